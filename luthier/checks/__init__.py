@@ -1,0 +1,53 @@
+"""Checks of the gate: each turns stored evidence into one verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from luthier.choice import Choice
+from luthier.metrics import Metric
+from luthier.seams import Prediction, Verdict
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All that a check may look at: stored predictions and measurements, never a model."""
+
+    candidate: list[Prediction]
+    baselines: dict[str, list[Prediction]]  # name -> predictions of the same examples
+    metrics: dict[str, Metric]  # name -> metric, as scored
+    measurements: dict[str, Any]  # facts of the stage `measure`
+    seed: int
+    artifacts: dict[str, str] = field(default_factory=dict)  # "candidate", "measure", baseline name -> artifact id
+
+
+class Check(Choice):
+    """One line of the release checklist."""
+
+    family: ClassVar[str] = "checks"
+
+    where: dict[str, str | bool | int | float] = {}
+    """Only predictions whose slices have these values; `{}` is all of them."""
+    required: bool = True
+    """Whether anything but "passed" stops the release; false makes it advisory."""
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """The verdict, with estimate, interval, n and the ids of the evidence."""
+        raise NotImplementedError
+
+
+def within(predictions: list[Prediction], where: dict[str, str | bool | int | float]) -> list[Prediction]:
+    """The predictions whose slices match `where`; true and false are compared as the words."""
+    wanted = {name: slice_value(value) for name, value in where.items()}
+    return [p for p in predictions if all(p.slices.get(name) == value for name, value in wanted.items())]
+
+
+def slice_value(value: object) -> str:
+    """A slice value as stored: text, with booleans in lower case."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def described(where: dict[str, str | bool | int | float]) -> str:
+    """` where unseen=false`, or nothing."""
+    return " where " + ", ".join(f"{name}={slice_value(value)}" for name, value in where.items()) if where else ""

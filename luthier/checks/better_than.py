@@ -1,0 +1,65 @@
+"""Better than: the candidate must beat a baseline on the very same examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from luthier.checks import Check, Evidence, described, within
+from luthier.checks._scored import WHERE, below, cited, defined, known, metric_of
+from luthier.errors import UserError
+from luthier.seams import Verdict
+
+if TYPE_CHECKING:
+    from luthier.resample import Estimate
+
+# Even if all differ to the same side, a two-sided sign test at 5 % needs 6 independent units: 2 * 0.5**5 = 0.0625.
+FEWEST_ENTITIES = 6
+
+
+class BetterThan(Check):
+    """Passed when the gain is as large as asked and its 95 % interval, paired and drawn by entity, lies above 0."""
+
+    baseline: str
+    """Name of a scored baseline, such as `untuned`."""
+    by: float = Field(default=0.0, ge=0, le=1)
+    """Smallest gain, as a difference of shares, 0..1 (0.05 is five percentage points)."""
+    metric: str = ""
+    """Name of a scored metric; left empty, the first one."""
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """The verdict over the predictions that `where` selects; a gain whose interval holds 0 is not shown."""
+        from luthier.resample import label_set, paired
+
+        if self.baseline not in evidence.baselines:
+            raise UserError(f"no baseline '{self.baseline}' was scored", where=WHERE, hint=known(evidence.baselines))
+        name = self.metric or next(iter(evidence.metrics), "")
+        metric = metric_of(evidence, name)
+        candidate = within(evidence.candidate, self.where)
+        baseline = within(evidence.baselines[self.baseline], self.where)
+        found = paired(metric, candidate, baseline, label_set(candidate, baseline), evidence.seed)
+        outcome, note = self._outcome(found)
+        return Verdict(
+            check=f"{name} above {self.baseline}" + (f" by {self.by:g}" if self.by else "") + described(self.where),
+            outcome=outcome,
+            estimate=defined(found.estimate),
+            interval=found.interval,
+            n=found.n,
+            required=self.required,
+            threshold=self.by,
+            unit=metric.unit,
+            evidence=cited(evidence, "candidate", self.baseline),
+            note=note,
+        )
+
+    def _outcome(self, found: Estimate) -> tuple[str, str]:
+        if defined(found.estimate) is None:
+            return "not enough data", "the difference is undefined on these predictions"
+        if below(found.estimate, self.by):
+            return "failed", ""
+        if found.interval is None or found.entities < FEWEST_ENTITIES:
+            return "not enough data", f"{found.entities} entities; {FEWEST_ENTITIES} are needed"
+        if found.interval[0] <= 0:
+            return "not enough data", "the interval of the difference includes 0"
+        return "passed", ""

@@ -1,0 +1,330 @@
+"""The command line: one verb per library function; results on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from luthier.errors import Problems, UserError
+
+if TYPE_CHECKING:
+    from luthier.flow import Run
+    from luthier.recipe import Loaded
+    from luthier.store import Store
+
+INTERRUPTED = "interrupted; what was finished is kept, and the same command goes on from the last checkpoint"
+
+app = typer.Typer(
+    name="luthier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Fine-tune a language model on your own data, and get one that you can sign off.",
+)  # fmt: skip
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+RunName = Annotated[str, typer.Argument(help="A run's name, its beginning, or `latest`.", metavar="RUN")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: train.epochs=2", metavar="PATH=VALUE")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of the store; by default .luthier beside the recipe.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Do every stage again, whatever the store holds.")]
+
+
+class Screen:
+    """Progress on a terminal as a bar, elsewhere as a line now and then."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description:<10}"), BarColumn(bar_width=24), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[figures]}"), console=self.console, transient=True,
+        )  # fmt: skip
+        self.tasks: dict[str, Any] = {}
+        self.tenths: dict[str, int] = {}
+
+    def progress(self, what: str, done: float, total: float, figures: Mapping[str, str]) -> None:
+        """Move the bar of one stage."""
+        told = "  ".join(f"{name} {value}" for name, value in figures.items())
+        if self.console.is_terminal:
+            if what not in self.tasks:
+                self.bar.start()
+                self.tasks[what] = self.bar.add_task(what, total=total, figures="")
+            self.bar.update(self.tasks[what], completed=done, total=total, figures=told)
+            if done >= total:
+                self.bar.remove_task(self.tasks.pop(what))
+                self.console.print(f"{what:<10} done  {told}", highlight=False)
+        elif int(10 * done / total) != self.tenths.get(what):
+            self.tenths[what] = int(10 * done / total)
+            self.console.print(f"{what} {done:.0f}/{total:.0f}  {told}", highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """One line."""
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.bar.stop()
+
+
+def main() -> None:
+    """Entry point: errors that a user can act on are shown bare; a bug keeps its traceback and exits with 1."""
+    import errno
+
+    try:
+        app()
+    except SystemExit as ended:
+        if ended.code == 130:
+            print(INTERRUPTED, file=sys.stderr)
+        raise
+    except Problems as problem:
+        for each in problem.problems:
+            print(f"error: {each.sentence()}", file=sys.stderr)
+        raise SystemExit(problem.exit_code) from None
+    except UserError as problem:
+        print(f"error: {problem.sentence()}", file=sys.stderr)
+        raise SystemExit(problem.exit_code) from None
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"error: the disk is full; free some space and run the same command again ({problem})", file=sys.stderr)
+            raise SystemExit(4) from None
+        raise
+
+
+def _opened(recipe: Path, changes: list[str] | None, store: Path | None, fresh: bool) -> tuple[Loaded, Store, Screen]:
+    from luthier.flow import store_for
+    from luthier.recipe import load
+
+    loaded = load(recipe, changes or [])
+    screen = Screen()
+    return loaded, store_for(loaded, screen, root=store, fresh=fresh), screen
+
+
+def _store(path: Path | None, run: str = "latest") -> Store:
+    """The store that a command without a recipe means: the one given, or the one nearby that knows the run."""
+    from luthier.store import Store as StoreClass
+
+    if path is not None:
+        if not path.is_dir():
+            raise UserError("no such store", where=str(path), hint="it is the folder .luthier beside the recipe")
+        return StoreClass(path.resolve(), Screen())
+    nearby = [found for found in (Path(".luthier"), *sorted(Path().glob("*/.luthier"))) if found.is_dir()]
+    if not nearby:
+        raise UserError("no store here", hint="name it with --store, or go to the folder of the recipe")
+    knowing = [found for found in nearby if run == "latest" or list(found.glob(f"runs/{run}*"))]
+    if len(knowing) > 1:
+        raise UserError(f"several stores here: {', '.join(map(str, knowing))}", hint="name one with --store")
+    return StoreClass((knowing or nearby)[0].resolve(), Screen())
+
+
+def _print(value: Any, as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    else:
+        show()
+
+
+@app.command()
+def run(recipe: RecipePath, changes: Changes = None, store: StorePath = None, fresh: Fresh = False, as_json: AsJson = False) -> None:
+    """Run a recipe: prepare, train, predict, score, gate, report. Exit code 3 when the gate says no."""
+    from luthier import flow
+    from luthier.summary import table
+
+    loaded, opened, screen = _opened(recipe, changes, store, fresh)
+    try:
+        done = flow.run(loaded, opened)
+    finally:
+        screen.close()
+    _print(_facts_of(done), as_json, lambda: table(done))
+    if loaded.recipe.gate.checks and not done.released:
+        raise SystemExit(3)
+
+
+def _facts_of(done: Run) -> dict[str, Any]:
+    return {
+        "run": done.name, "released": done.released, "verdicts": done.facts["verdicts"],
+        "scores": {name: system["metrics"] for name, system in done.facts["scores"]["systems"].items()},
+        "report": str(done.folder / "report.html"), "model": str(done.folder / "model"), "next": done.facts["next"],
+        "openings": done.facts["openings"], "reused": {role: a.reused for role, a in done.artifacts.items()},
+    }  # fmt: skip
+
+
+@app.command()
+def validate(recipe: RecipePath, changes: Changes = None, as_json: AsJson = False) -> None:
+    """Check a recipe and the files that it names, without running anything."""
+    from luthier.recipe import load
+
+    loaded = load(recipe, changes or [])
+    settings = loaded.recipe
+    paths = [*settings.task.tables().values(), *settings.prepare.split.files().values()]
+    problems = []
+    for path in paths:
+        try:
+            loaded.path(path)
+        except UserError as problem:
+            problems.append(problem)
+    if problems:
+        raise Problems(problems)
+    _print({"recipe": settings.model_dump(mode="json")}, as_json, lambda: print(f"{recipe} is a valid recipe"))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe, for editors."""
+    from luthier.recipe import schema as recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=1))
+
+
+@app.command("list")
+def list_(family: Annotated[str, typer.Argument(help="A family such as techniques; all when left out.")] = "", as_json: AsJson = False) -> None:
+    """List what a recipe can name, with the file that holds each."""
+    import inspect
+
+    from luthier.choice import FAMILIES, find, members, source_file, unknown
+
+    if family and family not in FAMILIES:
+        raise UserError(unknown("family called", family, FAMILIES))
+    found = {
+        name: {
+            member: {"file": str(source_file(name, member)), "about": (inspect.getdoc(find(name, member)) or "").split("\n")[0]}
+            for member in members(name)
+        }
+        for name in ([family] if family else FAMILIES) if members(name)
+    }  # fmt: skip
+
+    def show() -> None:
+        here = Path.cwd()
+        for name, entries in found.items():
+            print(name)
+            for member, entry in entries.items():
+                file = Path(entry["file"])
+                print(f"  {member:<18} {entry['about']}  [{file.relative_to(here) if file.is_relative_to(here) else file}]")
+
+    _print(found, as_json, show)
+
+
+@app.command()
+def report(run: RunName = "latest", store: StorePath = None, as_json: AsJson = False) -> None:
+    """Write a run's report and model card again and say where they are."""
+    from luthier.flow import reopen
+    from luthier.summary import table
+
+    done = reopen(_store(store, run), run)
+    _print(_facts_of(done), as_json, lambda: table(done))
+
+
+@app.command()
+def why(run: RunName = "latest", store: StorePath = None, as_json: AsJson = False) -> None:
+    """Tell from what a run was made: every artifact, its inputs and its config."""
+    from luthier.flow import find_run
+
+    opened = _store(store, run)
+    entry = find_run(opened, run)
+    lineage = {
+        role: {
+            "artifact": artifact.id, "content": artifact.content, "config": artifact.manifest["config"],
+            "inputs": artifact.manifest["inputs"], "made_with": artifact.manifest["made_with"],
+        }
+        for role, artifact_id in entry["artifacts"].items() if role != "base"
+        for artifact in [opened.get(artifact_id)]
+    }  # fmt: skip
+
+    def show() -> None:
+        for role, told in lineage.items():
+            made_from = ", ".join(f"{name} {given['id']}" for name, given in told["inputs"].items()) or "nothing"
+            print(f"{role:<20} {told['artifact']}\n{'':<20} from {made_from}")
+
+    _print(lineage, as_json, show)
+
+
+@app.command()
+def verify(store: StorePath = None, as_json: AsJson = False) -> None:
+    """Read every file of the store and compare it with its manifest. Exit code 3 when something is wrong."""
+    opened = _store(store)
+    problems = [problem.sentence() for problem in opened.verify()]
+    n = len(list(opened.artifacts.glob("*")))
+
+    def show() -> None:
+        print("\n".join(problems) or f"all {n} artifacts have the bytes that their manifests record")
+
+    _print({"artifacts": n, "problems": problems}, as_json, show)
+    if problems:
+        raise SystemExit(3)
+
+
+@app.command()
+def gc(store: StorePath = None, as_json: AsJson = False) -> None:
+    """Remove artifacts that no run needs, and abandoned work."""
+    removed, freed = _store(store).gc()
+    _print({"removed": removed, "freed_bytes": freed}, as_json, lambda: print(f"removed {removed} folders, {freed / 1e6:.1f} MB"))
+
+
+@app.command()
+def apply(
+    run: RunName, source: Annotated[Path, typer.Argument(help="The table to work on.")],
+    target: Annotated[Path, typer.Argument(help="The table to write.")], store: StorePath = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Apply a run's model to a table: suggestions and confidences stand beside the originals."""
+    from luthier import flow
+
+    opened = _store(store, run)
+    result = flow.apply(opened, run, source, target)
+
+    def show() -> None:
+        print(f"wrote {result['rows']} rows with {result['predictions']} suggestions to {result['written']}")
+        if result["quarantined"]:
+            print(f"{result['quarantined']} rows could not be read; they are in {result['quarantine']}")
+
+    _print(result, as_json, show)
+
+
+@app.command()
+def export(
+    run: RunName, target: Annotated[Path, typer.Argument(help="The folder to write.")],
+    to: Annotated[str, typer.Option(help="hf: a whole folder, adapter merged. peft: the adapter.")] = "hf",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    store: StorePath = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Write a run's model as a folder that transformers or peft load without Luthier."""
+    from luthier import flow
+    from luthier.choice import unknown
+
+    for name, value, known in (("--to", to, ("hf", "peft")), ("--precision", precision, ("float32", "bfloat16"))):
+        if value not in known:
+            raise UserError(unknown("form called" if name == "--to" else "precision called", value, known), where=name)
+    written = flow.export(_store(store, run), run, to, precision, target)
+    _print({"written": str(written)}, as_json, lambda: print(f"wrote {written}"))
+
+
+@app.command()
+def init(
+    table: Annotated[Path, typer.Argument(help="Your table, with the answers in it.")],
+    out: Annotated[Path | None, typer.Option(help="The recipe to write; by default beside the table.")] = None,
+    task: Annotated[str, typer.Option(help="standardize, classify or generate; asked when left out.")] = "",
+    column: Annotated[str, typer.Option(help="Column to read.")] = "",
+    target: Annotated[str, typer.Option(help="Column with the answers.")] = "",
+    base: Annotated[str, typer.Option(help="minilm, mpnet, gemma-3-270m, or a model folder.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented recipe for a table; what is not given as a flag is asked."""
+    from luthier.starting import write_recipe
+
+    written = write_recipe(table, out, task, column, target, base, ask=_ask if sys.stdin.isatty() else None)
+    _print({"recipe": str(written)}, as_json, lambda: print(f"wrote {written}\nnext: luthier run {written}"))
+
+
+def _ask(question: str, choices: list[str], default: str) -> str:
+    while True:
+        answer = str(typer.prompt(f"{question} ({', '.join(choices)})", default=default, err=True))
+        if answer in choices:
+            return answer
+        typer.echo(f"'{answer}' is none of these", err=True)
+
+
+if __name__ == "__main__":
+    main()

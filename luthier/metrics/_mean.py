@@ -1,0 +1,40 @@
+"""Metrics that are the weighted mean of one score per prediction, and the target that every metric needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from luthier.metrics import Metric
+from luthier.seams import Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Mean(Metric):
+    """A metric that is the weighted mean of a score from 0 to 1."""
+
+    def score(self, output: str, target: str) -> float:
+        """How good one output is, 0..1."""
+        raise NotImplementedError
+
+    def per_example(self, prediction: Prediction, labels: list[str]) -> np.ndarray:
+        """One, and the score: (2,)."""
+        import numpy as np
+
+        return np.array([1.0, self.score(prediction.output, target_of(prediction))])
+
+    def combine(self, sums: np.ndarray, labels: list[str]) -> np.ndarray:
+        """Sum of scores over sum of weights; nan where no weight was drawn."""
+        import numpy as np
+
+        weights, scores = sums[..., 0], sums[..., 1]
+        share: np.ndarray = np.divide(scores, weights, out=np.full(weights.shape, np.nan), where=weights > 0)
+        return share
+
+
+def target_of(prediction: Prediction) -> str:
+    """The target of a prediction; ValueError where it has none, since nothing can then be scored."""
+    if prediction.target is None:
+        raise ValueError(f"prediction '{prediction.id}' has no target, so it cannot be scored")
+    return prediction.target

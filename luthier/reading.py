@@ -1,0 +1,45 @@
+"""Which reader fits a file, found from its content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from luthier.errors import UserError
+from luthier.readers import Reader
+from luthier.readers._lines import find_encoding, refuse_unfit
+from luthier.readers.csv import Csv, beginning, find_delimiter
+from luthier.readers.jsonl import Jsonl, Unfit, is_one_array, parse
+from luthier.readers.tsv import Tsv
+
+JSON_SUFFIXES = {".jsonl", ".ndjson", ".json"}
+TAB_SUFFIXES = {".tsv", ".tab"}
+
+
+def detect(path: Path) -> Reader:
+    """The reader for a file, configured; content decides and the suffix settles what content leaves open.
+
+    Raises UserError for a file that is missing, a folder, empty, or no text. The encoding stays `auto`, so that
+    `describe` can say how it was found.
+    """
+    refuse_unfit(path, encoding="auto")
+    encoding, _ = find_encoding(path)
+    lines = [line for line in beginning(path, encoding) if line.text.strip()]
+    if not lines:
+        raise UserError("is empty", where=str(path), hint="it needs at least one record")
+    suffix = path.suffix.lower()
+    opens = lines[0].text.lstrip()[0] in "{["
+    holds = any(_is_object(line.text) for line in lines[:20])
+    if opens + holds + (suffix in JSON_SUFFIXES) >= 2 or is_one_array(path, lines[0], alone=len(lines) == 1):
+        return Jsonl()
+    delimiter = find_delimiter(lines, '"')
+    if delimiter == "\t" or (suffix in TAB_SUFFIXES and delimiter not in lines[0].text):
+        return Tsv()
+    return Csv(delimiter=delimiter)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        parse(text)
+    except Unfit:
+        return False
+    return True

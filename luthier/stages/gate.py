@@ -1,0 +1,41 @@
+"""Gate: the release checklist over stored evidence; the same evidence always gives the same verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luthier import seams
+from luthier.checks import Check, Evidence
+from luthier.choice import Settings
+from luthier.metrics import Metric
+from luthier.seams import Prediction
+from luthier.store import Artifact, Out, stage
+
+
+class Gate(Settings):
+    """The checklist."""
+
+    checks: list[Check]
+    metrics: list[Metric]
+    seed: int
+
+
+@stage(version=1)
+def gate(config: Gate, out: Out, tuned: Artifact, **others: Artifact) -> dict[str, Any]:
+    """File `verdicts`. Inputs beside `tuned`: `measure`, and each baseline by its name."""
+    rivals = {name: artifact for name, artifact in others.items() if name != "measure"}
+    evidence = Evidence(
+        candidate=list(seams.read(tuned.path / "predictions", Prediction)),
+        baselines={name: list(seams.read(a.path / "predictions", Prediction)) for name, a in rivals.items()},
+        metrics={metric.kind: metric for metric in config.metrics},
+        measurements=others["measure"].facts if "measure" in others else {},
+        seed=config.seed,
+        artifacts={"candidate": tuned.id, **{name: artifact.id for name, artifact in others.items()}},
+    )
+    verdicts = [check.judge(evidence) for check in config.checks]
+    seams.write(out.folder / "verdicts", verdicts)
+    required = [verdict for verdict in verdicts if verdict.required]
+    return {
+        "released": bool(required) and not any(verdict.blocks for verdict in verdicts),
+        "required": len(required), "passed": sum(v.outcome == "passed" for v in required),
+    }  # fmt: skip

@@ -1,0 +1,90 @@
+"""Generate: plain instruction tuning on prompt and completion, or on chat messages, with loss on the answers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from luthier.readers import Row
+from luthier.seams import Example, Prediction
+from luthier.tasks import Dropped, Task, text_of
+
+ROLES = ("system", "user", "assistant")
+
+
+class Generate(Task):
+    """Prompt -> completion, or messages through the base's own chat template."""
+
+    table: str
+    """File with the conversations or prompts."""
+    prompt_column: str = "prompt"
+    """Column with the prompt, where rows are prompts and completions."""
+    completion_column: str = "completion"
+    """Column with the completion."""
+    messages_column: str = "messages"
+    """Column with a list of {role, content}, where rows are conversations."""
+    chat_template: str = ""
+    """A Jinja chat template to use instead of the base's own; required for messages when the base has none."""
+
+    def tables(self) -> dict[str, str]:
+        return {"table": self.table}
+
+    def columns(self) -> list[str]:
+        return []
+
+    def targets(self) -> list[str]:
+        return []
+
+    def examples(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
+        origin = {"file": row.file, "row": row.line, "column": ""}
+        if self.messages_column in row.values:
+            messages = row.values[self.messages_column]
+            problem = fault(messages)
+            if problem:
+                yield Dropped(problem, row.line, self.messages_column)
+                return
+            asked = messages if truth is None and messages[-1]["role"] != "assistant" else messages[:-1]
+            answer = messages[-1] if len(asked) < len(messages) else None
+            if truth is not None and (answer is None or answer["role"] != "assistant"):
+                yield Dropped("last message is not the assistant's", row.line, self.messages_column)
+                return
+            known = {"text": answer["content"]} if answer and truth is not None else None
+            yield Example(id=str(row.line), task=self.kind, input={"messages": asked}, target=known, origin=origin)
+            return
+        if self.prompt_column not in row.values:
+            yield Dropped(f"neither {self.prompt_column} nor {self.messages_column}", row.line, "")
+            return
+        answer_text = text_of(row.values.get(self.completion_column))
+        if truth is not None and not answer_text.strip():
+            yield Dropped("no target", row.line, self.completion_column)
+            return
+        yield Example(
+            id=str(row.line), task=self.kind, input={"text": text_of(row.values[self.prompt_column])},
+            target={"text": answer_text} if truth is not None else None, origin=origin,
+        )  # fmt: skip
+
+    def prompt(self, example: Example) -> str | list[dict[str, str]]:
+        if "messages" in example.input:
+            return list(example.input["messages"])
+        return str(example.input["text"])
+
+    def apply(self, values: dict[str, Any], predictions: list[Prediction]) -> dict[str, Any]:
+        found = predictions[0] if predictions else None
+        return {
+            "completion_suggestion": found.output if found else "",
+            "completion_confidence": f"{found.confidence:.3f}" if found else "",
+        }
+
+
+def fault(messages: Any) -> str:
+    """What is wrong with a conversation, or nothing."""
+    if not isinstance(messages, list) or not messages:
+        return "messages are not a list"
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            return "a message without role or content"
+        if message["role"] not in ROLES:
+            return "unknown role"
+        if not isinstance(message["content"], str):
+            return "content is not text"
+    return ""

@@ -1,0 +1,54 @@
+"""Freeze: keep the embeddings, the first layers, or named parameters as they are."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from luthier.errors import UserError
+from luthier.model import layer_of, n_layers
+from luthier.techniques import Technique
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Freeze(Technique):
+    """Take parameters out of training. Combines with full and lora, in any order."""
+
+    layers: int = Field(0, ge=0)
+    """The first so many transformer blocks are frozen."""
+    embeddings: bool = True
+    """Whether token and position embeddings are frozen; an output head tied to them is frozen with them."""
+    patterns: list[str] = []
+    """Further parameters by name, with * and ?, such as `*.attention.*`."""
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        if self.layers > n_layers(model):
+            raise UserError(
+                f"layers is {self.layers}, but the base has {n_layers(model)}", where="train.techniques freeze",
+                hint=f"use at most {n_layers(model)}",
+            )  # fmt: skip
+        for pattern in self.patterns:
+            if not any(fnmatch.fnmatch(name, pattern) for name, _ in model.named_parameters()):
+                example = next(name for name, _ in model.named_parameters())
+                raise UserError(
+                    f"no parameter matches '{pattern}'", where="train.techniques freeze", hint=f"names look like {example}"
+                )
+        for name, parameter in model.named_parameters():
+            layer = layer_of(name)
+            if (
+                (layer is not None and layer < self.layers)
+                or (self.embeddings and layer is None and is_embedding(name))
+                or any(fnmatch.fnmatch(name, pattern) for pattern in self.patterns)
+            ):
+                parameter.requires_grad_(False)
+        return model
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a parameter name is that of an embedding table (or of the norm that belongs to it)."""
+    parts = name.split(".")
+    return any(part in ("embeddings", "embed_tokens", "wte", "wpe", "shared", "embed_positions") for part in parts)
