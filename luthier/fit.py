@@ -51,8 +51,10 @@ def fit(
     import torch
 
     techniques = settings.techniques
-    for technique in techniques:
-        loaded.model = technique.attach(loaded.model)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # new matrices, such as those of lora, are drawn from the recipe's seed alone
+        for technique in techniques:
+            loaded.model = technique.attach(loaded.model)
     trainable = {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
     if not trainable:
         raise UserError("every parameter is frozen, so there is nothing to train", where="train.techniques", hint="freeze less")

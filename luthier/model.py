@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
 Purpose = Literal["text", "label"]
 CARD = "model.json"
+CHUNK = 64  # rows of logits held at a time
+PLAIN_HEADS = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2", "phi3", "smollm3", "olmo2"}
 LAYER = re.compile(r"\.(?:layers?|h|blocks?|block)\.(\d+)\.")
 
 
@@ -243,24 +245,82 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-@contextlib.contextmanager
-def only_positions(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
-    """Let the output head see the hidden states at flat `positions` (S,) of (B*T,) alone.
+def token_losses(loaded: Loaded, positions_S: torch.Tensor, wanted_S: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    """Cross-entropy (S,) in nats of the tokens `wanted_S` at flat `positions_S` of (B*T,), head computed there alone.
 
     The head costs vocabulary x hidden for each position, more than a third of a small model's work, and prompts carry
-    no loss. A hook leaves the model's own forward, and whatever wraps it, as it is. Logits come out as (1, S, V).
+    no loss. Where the head is a frozen plain matrix, losses and their gradient are computed chunk by chunk and the
+    logits are never kept; elsewhere the logits (1, S, V) are. Both go through the model's own forward, so that
+    whatever wraps it runs.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    import torch
 
-    def select(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden_BTD = inputs[0]
-        return (hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions][None], *inputs[1:])
+    head = loaded.model.get_output_embeddings()  # type: ignore[operator]
+    if type(head) is torch.nn.Linear and not head.weight.requires_grad and loaded.model.config.model_type in PLAIN_HEADS:  # type: ignore[union-attr]
+        with head_replaced(head, lambda hidden_BTD: hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S]):
+            hidden_SD = loaded.model(**inputs, use_cache=False).logits
+        return chunked_cross_entropy(hidden_SD, head.weight, wanted_S)
 
-    handle = head.register_forward_pre_hook(select)
+    def at_positions(hidden_BTD: torch.Tensor) -> torch.Tensor:
+        return forward(hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S][None])  # type: ignore[no-any-return]
+
+    forward = head.forward
+    with head_replaced(head, at_positions):
+        logits_SV = loaded.model(**inputs, use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(logits_SV.float(), wanted_S, reduction="none")
+
+
+@contextlib.contextmanager
+def head_replaced(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """Let the output head compute something else for one forward pass."""
+    head.forward = forward  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        handle.remove()
+        del head.forward  # the class's own forward shows again
+
+
+def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, wanted_S: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy (S,) of `hidden @ weight.T` against `wanted`, 64 rows of logits at a time.
+
+    Each chunk's gradient with respect to the hidden states, (softmax - one hot) @ weight, is computed while its logits
+    are at hand, so memory is 64 x V whatever S is. The weights get no gradient: they must be frozen.
+    """
+    import torch
+
+    class ChunkedCrossEntropy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, hidden: torch.Tensor) -> torch.Tensor:
+            losses = torch.empty(len(hidden), device=hidden.device)
+            wants_gradient = ctx.needs_input_grad[0]
+            gradients = torch.empty_like(hidden) if wants_gradient else None
+            kind = hidden.dtype
+            matrix = weight_VD.to(kind)
+            room = torch.empty(min(CHUNK, len(hidden)), len(matrix), dtype=kind, device=hidden.device)
+            for start in range(0, len(hidden), CHUNK):
+                rows = slice(start, min(start + CHUNK, len(hidden)))
+                logits = torch.mm(hidden[rows], matrix.T, out=room[: rows.stop - rows.start])
+                exact = logits.float()  # in float32 this is the same memory: everything below is done in place
+                target = wanted_S[rows, None]
+                wanted_logits = exact.gather(1, target)
+                highest = exact.amax(dim=-1, keepdim=True)
+                shares = exact.sub_(highest).exp_()
+                total = shares.sum(dim=-1, keepdim=True)
+                losses[rows] = (total.log() + highest - wanted_logits)[:, 0]
+                if gradients is not None:
+                    shares.div_(total).scatter_add_(1, target, torch.full_like(total, -1.0))
+                    gradients[rows] = shares.to(kind) @ matrix
+            if gradients is not None:
+                ctx.save_for_backward(gradients)
+            return losses
+
+        @staticmethod
+        def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+            (gradients,) = ctx.saved_tensors
+            return gradients * upstream[0][:, None].to(gradients.dtype)  # type: ignore[no-any-return]
+
+    with torch.autocast(hidden_SD.device.type, enabled=False):
+        return ChunkedCrossEntropy.apply(hidden_SD)  # type: ignore[no-any-return, no-untyped-call]
 
 
 @dataclass
@@ -287,7 +347,8 @@ def generate(
     written: list[Written] = [Written([], [], False) for _ in prompts]
     done = 0
     with torch.inference_mode(), autocast(loaded):
-        shared = _prefix_cache(loaded, prefix) if prefix and loaded.architecture == "decoder" else None
+        longest = len(prefix) + max(map(len, prompts), default=0) + max_new_tokens
+        shared = _prefix_cache(loaded, prefix) if prefix and _may_share(loaded, longest) else None
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             texts = [prompts[row] if shared is not None else [*prefix, *prompts[row]] for row in rows]
@@ -309,6 +370,12 @@ class _Generating:
     mask: torch.Tensor  # (B, T) attention mask over everything so far
     position: torch.Tensor | None  # (B,) next position of each row
     encoded: Any = None  # encoder output and its mask, for encoder-decoders
+
+
+def _may_share(loaded: Loaded, longest: int) -> bool:
+    """A prefix is shared by decoders; not where texts outgrow a sliding window, since padding after it takes up room."""
+    window = loaded.model.config.to_dict().get("sliding_window")  # type: ignore[operator, union-attr]
+    return loaded.architecture == "decoder" and (window is None or longest <= window)
 
 
 def _prefix_cache(loaded: Loaded, prefix: Sequence[int]) -> Any:

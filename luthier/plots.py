@@ -1,7 +1,7 @@
 """Plots as inline SVG and pure functions of numbers: dots with intervals, lines, and the flow of rows.
 
-Positions are percentages of the picture, so a plot fits a phone and a desk alike while text and strokes keep their size;
-colours come from the classes that the page's style sheet knows.
+Positions are percentages of the picture, so a plot fits a phone and a desk alike while text and strokes keep their
+size; colours come from the classes that the page's style sheet knows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 POINTS = 600  # drawn points of a line; more would be thinner than a pixel
+BAND = 180.0  # width of the flow's band where nothing has left it, in the picture's units
 
 
 class Span(NamedTuple):
@@ -64,49 +65,64 @@ def dots(axis: Span, marks: Sequence[Dot], label: str) -> Markup:
     """One row of a dot-and-interval plot; `label` says in words what it shows."""
     grid = Markup("").join(_line(axis.at(tick), "grid") for tick in ticks(axis))
     shapes = Markup("")
-    for mark in sorted(marks, key=lambda mark: mark.look == "tuned"):  # the model lies on top of its rival
-        place = axis.at(mark.estimate)
+    for mark in marks:
+        place, y = axis.at(mark.estimate), 50 if len(marks) == 1 else 34 if mark.look == "tuned" else 70
         if mark.interval:
             low, high = (axis.at(bound) for bound in mark.interval)
-            shapes += Markup('<line class="whisker {}" x1="{}%" x2="{}%" y1="50%" y2="50%"/>').format(mark.look, low, high)
+            whisker = Markup('<line class="whisker {0}" x1="{1}%" x2="{2}%" y1="{3}%" y2="{3}%"/>')
+            shapes += whisker.format(mark.look, low, high, y)
         if mark.look == "tuned":
-            shapes += Markup('<circle class="dot tuned" cx="{}%" cy="50%" r="5.5"/>').format(place)
+            shapes += Markup('<circle class="dot tuned" cx="{}%" cy="{}%" r="5.5"/>').format(place, y)
         else:
-            diamond = '<svg x="{}%" y="50%" overflow="visible"><path class="dot {}" d="M0-5.5 5.5 0 0 5.5-5.5 0Z"/></svg>'
-            shapes += Markup(diamond).format(place, mark.look)
+            diamond = Markup(
+                '<svg x="{}%" y="{}%" overflow="visible"><path class="dot {}" d="M0-5 5 0 0 5-5 0Z"/></svg>'
+            )
+            shapes += diamond.format(place, y, mark.look)
     return Markup('<svg class="dots" role="img" aria-label="{}">{}{}</svg>').format(label, grid, shapes)
 
 
 def scale(axis: Span) -> Markup:
     """The numbers under a dot-and-interval plot."""
     texts = Markup("").join(
-        Markup('<text x="{}%" y="12" text-anchor="middle">{}</text>').format(axis.at(tick), short(tick)) for tick in ticks(axis)
+        Markup('<text x="{}%" y="12" text-anchor="middle">{}</text>').format(axis.at(tick), short(tick))
+        for tick in ticks(axis)
     )
     return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(texts)
 
 
 def lines(
-    label: str, series: Sequence[tuple[str, Sequence[tuple[float, float | None]]]], best: tuple[float, str] | None = None
+    label: str,
+    series: Sequence[tuple[str, Sequence[tuple[float, float | None]]]],
+    best: tuple[float, str] | None = None,
 ) -> Markup:
     """Lines over epochs: (look, [(epoch, value), ...]) each; a None breaks its line, `best` is marked at its epoch."""
     points = [point for _, part in series for point in part if point[1] is not None]
     if not points:
         return Markup("")
-    across, up = span([x for x, _ in points]), span([y for _, y in points if y is not None])
+    across, up = (
+        span([x for x, _ in points] + ([best[0]] if best else [])),
+        span([y for _, y in points if y is not None]),
+    )
     drawn = Markup("")
     for tick in ticks(up, 3):
         place = round(100 - up.at(tick), 2)
         drawn += Markup('<line class="grid" x1="0" x2="100%" y1="{0}%" y2="{0}%"/>').format(place)
         drawn += Markup('<text x="-8" y="{}%" dy="4" text-anchor="end">{}</text>').format(place, short(tick))
-    for tick in ticks(across, 6):
+    for tick in ticks(across, 4):
         place = across.at(tick)
-        drawn += Markup('<text x="{}%" y="100%" dy="18" text-anchor="{}">{}</text>').format(place, _anchor(place), short(tick))
+        drawn += Markup('<text x="{}%" y="100%" dy="18" text-anchor="{}">{}</text>').format(
+            place, _anchor(place), short(tick)
+        )
     if best:
         place = across.at(best[0])
         drawn += _line(place, "best")
-        drawn += Markup('<text class="best" x="{}%" y="-8" text-anchor="{}">{}</text>').format(place, _anchor(place), best[1])
+        drawn += Markup('<text class="best" x="{}%" y="-8" text-anchor="{}">{}</text>').format(
+            place, _anchor(place), best[1]
+        )
     paths = Markup("").join(
-        Markup('<polyline class="{}" points="{}"/>').format(look, " ".join(f"{across.at(x)},{round(100 - up.at(y), 2)}" for x, y in run))
+        Markup('<polyline class="{}" points="{}"/>').format(
+            look, " ".join(f"{across.at(x)},{round(100 - up.at(y), 2)}" for x, y in run)
+        )
         for look, part in series
         for run in _unbroken(thinned(part))
     )
@@ -114,7 +130,9 @@ def lines(
     for look, part in series:
         if look == "measured" or len(part) == 1:
             drawn += Markup("").join(
-                Markup('<circle class="dot {}" cx="{}%" cy="{}%" r="4"/>').format(look, across.at(x), round(100 - up.at(y), 2))
+                Markup('<circle class="dot {}" cx="{}%" cy="{}%" r="4"/>').format(
+                    look, across.at(x), round(100 - up.at(y), 2)
+                )
                 for x, y in part
                 if y is not None
             )
@@ -125,52 +143,54 @@ def flow(source: str, steps: Sequence[Mapping[str, Any]]) -> Markup:
     """Rows on their way down, as a band whose width is their number; what leaves branches off to the right."""
     if not steps:
         return Markup("")
-    full, drawn = 140.0, Markup("")
-    unit_total = float(steps[0]["in"]) or 1.0
-    drawn += Markup('<text x="4" y="14" class="strong">{}</text>').format(source if len(source) <= 50 else source[:49] + "…")
-    drawn += Markup('<text x="4" y="28" class="soft">{} in</text>').format(f"{steps[0]['in']:,}")
-    y = 36.0
+    title = source if len(source) <= 50 else source[:49] + "…"
+    drawn = Markup('<text x="4" y="14" class="strong">{}</text>').format(title)
+    drawn += Markup('<text x="4" y="32" class="soft">{} rows</text>').format(f"{steps[0]['in']:,}")
+    y, whole = 40.0, steps[0]["in"]
     for step in steps:
-        if "made" in step:  # the unit changes from rows to examples, and the band is drawn to a new scale
-            unit_total = float(step["made"]) or 1.0
-            drawn += Markup('<text x="4" y="{}" class="soft">makes {} examples</text>').format(y + 13, f"{step['made']:,}")
-            y += 20
-        fates = list(step["fates"].items())
-        height = max(46.0, 24.0 * len(fates) + 14)
-        coming, staying = (full * count / unit_total for count in (step["in"], step["kept"]))
-        band = f"M4 {y:.1f}H{4 + coming:.1f}C{4 + coming:.1f} {y + height / 2:.1f} {4 + staying:.1f} {y + height / 2:.1f} {4 + staying:.1f} {y + height:.1f}H4Z"
-        drawn += Markup('<path class="band" d="{}"/>').format(band)
-        for index, (fate, count) in enumerate(fates):
-            place = y + 18 + 24 * index
-            width = min(14.0, max(1.5, full * count / unit_total))
-            start = 4 + (coming + staying) / 2
-            drawn += Markup('<path class="fate" stroke-width="{}" d="{}"/>').format(
-                round(width, 1), f"M{start:.1f} {y + 6:.1f}C{start + 30:.1f} {y + 6:.1f} 150 {place:.1f} 178 {place:.1f}"
-            )
-            drawn += Markup('<text x="186" y="{}"><tspan class="strong">{}</tspan> {}</text>').format(place + 4, f"{count:,}", fate)
-        drawn += Markup('<text x="14" y="{}"><tspan class="strong">{}</tspan> {} kept</text>').format(
-            round(y + height / 2 + 6, 1), step["step"], f"{step['kept']:,}"
-        )
+        if "made" in step:  # from rows to examples: the band is drawn to a new scale
+            whole = step["made"]
+            drawn += Markup('<text x="4" y="{}" class="soft">make {} examples</text>').format(y + 17, f"{whole:,}")
+            y += 25
+        height = max(52.0, 24.0 * len(step["fates"]) + 12)
+        drawn += _step_of_flow(step, BAND / (whole or 1), y, height)
         y += height
     words = "; ".join(
-        f"{step['step']}: {step['in']} in, {step['kept']} kept" + "".join(f", {n} {fate}" for fate, n in step["fates"].items())
+        f"{step['step']}: {step['in']} in, {step['kept']} kept"
+        + "".join(f", {n} {fate}" for fate, n in step["fates"].items())
         for step in steps
     )
-    return Markup('<svg class="flow" viewBox="0 0 420 {}" role="img" aria-label="{}">{}</svg>').format(
+    return Markup('<svg class="flow" viewBox="0 0 430 {}" role="img" aria-label="{}">{}</svg>').format(
         round(y + 4), f"Flow of rows from {source}. {words}", drawn
     )
 
 
-def smoothed(values: Sequence[float | None], weight: float = 0.9) -> list[float | None]:
-    """Exponential mean, corrected for its start (Kingma and Ba 2015, section 3); what is not known stays so."""
-    mean, mass = 0.0, 0.0
+def _step_of_flow(step: Mapping[str, Any], unit: float, y: float, height: float) -> Markup:
+    """One stretch of the band, `unit` wide per row, with what branches off."""
+    come, stay, middle, end = 4 + unit * step["in"], 4 + unit * step["kept"], y + height / 2, y + height
+    band = f"M4 {y:.1f}H{come:.1f}C{come:.1f} {middle:.1f} {stay:.1f} {middle:.1f} {stay:.1f} {end:.1f}H4Z"
+    drawn = Markup('<path class="band" d="{}"/>').format(band)
+    for index, (fate, n) in enumerate(step["fates"].items()):
+        start, place = y + 6 + 3 * index, y + 20 + 24 * index
+        path = f"M{(come + stay) / 2:.1f} {start:.1f}C205 {start:.1f} 195 {place:.1f} 222 {place:.1f}"
+        width = round(min(14.0, max(1.5, unit * n)), 1)
+        drawn += Markup('<path class="fate" stroke-width="{}" d="{}"/>').format(width, path)
+        drawn += Markup('<text x="230" y="{}"><tspan class="strong">{}</tspan> {}</text>').format(
+            place + 4, f"{n:,}", fate
+        )
+    drawn += Markup('<text x="16" y="{}" class="strong">{}</text>').format(round(middle - 2, 1), step["step"])
+    return drawn + Markup('<text x="16" y="{}" class="soft">{} kept</text>').format(
+        round(middle + 14, 1), f"{step['kept']:,}"
+    )
+
+
+def smoothed(values: Sequence[float | None]) -> list[float | None]:
+    """Mean over a window of a twentieth of the curve around each point; what is not known stays so."""
+    reach = len(values) // 40
     found: list[float | None] = []
-    for value in values:
-        if value is None:
-            found.append(None)
-            continue
-        mean, mass = weight * mean + (1 - weight) * value, weight * mass + (1 - weight)
-        found.append(mean / mass)
+    for place, value in enumerate(values):
+        near = [v for v in values[max(0, place - reach) : place + reach + 1] if v is not None]
+        found.append(None if value is None else sum(near) / len(near))
     return found
 
 
@@ -181,9 +201,10 @@ def thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, f
 
 
 def short(value: float) -> str:
-    """A tick's number: `0.25`, `1,000`, `5e-05`."""
+    """A tick's number: `0.25`, `1,000`, `5e-5`."""
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        return f"{value:.3g}"
+        digits, power = f"{value:.2e}".split("e")
+        return f"{float(digits):g}e{int(power)}"
     return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 

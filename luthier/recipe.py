@@ -205,8 +205,9 @@ class Loaded(Settings):
         )  # fmt: skip
 
 
-def load(path: Path, changes: Sequence[str] = ()) -> Loaded:
+def load(path: str | Path, changes: Sequence[str] = ()) -> Loaded:
     """A recipe file, with `path=value` changes applied; raises Problems with every error found."""
+    path = Path(path)
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = f"in that folder: {', '.join(near)}" if near else "make one with `luthier init TABLE.csv`"

@@ -32,13 +32,16 @@ Figure = Mapping[str, Any]  # estimate, interval, n, entities, unit, details
 def page(facts: Mapping[str, Any]) -> str:
     """The whole page. Facts come from manifests and artifact files alone, so the same facts give the same bytes."""
     scores = facts["scores"]
-    text = templates(html=True).get_template("report.html").render(
-        facts=facts, main=scores["main"], verdict=verdict(facts), tuned=figure(facts, TUNED), rival=best_baseline(facts),
-        metrics=list(dict.fromkeys(name for system in scores["systems"].values() for name in system["metrics"])),
-        systems=system_rows(facts), slices=slice_plots(facts), curves=curves(facts["train"]), confusion=confusion(scores),
-        flow=plots.flow(facts["prepare"]["source"]["file"], facts["prepare"]["flow"]), leaks=leaks(facts["prepare"]["leaks"]),
-        splits=shares(facts["prepare"]["splits"]), evaluations=evaluations(facts["train"]), FEW=FEW, GROUPS=GROUPS,
-    )  # fmt: skip
+    prepare, train = facts["prepare"], facts["train"]
+    view = {
+        "facts": facts, "main": scores["main"], "verdict": verdict(facts), "tuned": figure(facts, TUNED),
+        "rival": best_baseline(facts), "metrics": metrics(scores), "systems": system_rows(facts),
+        "slices": slice_plots(facts), "curves": curves(train), "evaluations": evaluations(train),
+        "confusion": confusion(scores), "flow": plots.flow(prepare["source"]["file"], prepare["flow"]),
+        "accounted": all(step["in"] == step["kept"] + sum(step["fates"].values()) for step in prepare["flow"]),
+        "splits": shares(prepare["splits"]), "leaks": leaks(prepare["leaks"]), "FEW": FEW, "GROUPS": GROUPS,
+    }  # fmt: skip
+    text = templates(html=True).get_template("report.html").render(view)
     return encodable(text)
 
 
@@ -57,11 +60,20 @@ def templates(*, html: bool) -> Environment:
     return found
 
 
+def metrics(scores: Mapping[str, Any]) -> list[str]:
+    """Names of all metrics that some system has, in the order of the first one."""
+    return list(dict.fromkeys(name for system in scores["systems"].values() for name in system["metrics"]))
+
+
 def verdict(facts: Mapping[str, Any]) -> dict[str, str]:
     """The answer on top: its tone, its word and one sentence why."""
     checks = facts["verdicts"]
     if not checks:
-        return {"tone": "unsure", "word": "Not checked", "why": "The recipe has no release checks, so nothing is signed off."}
+        return {
+            "tone": "unsure",
+            "word": "Not checked",
+            "why": "The recipe has no release checks, so nothing is signed off.",
+        }
     required = [check for check in checks if check["required"]]
     passed = sum(check["outcome"] == "passed" for check in required)
     why = f"{passed} of {plural(len(required), 'required check')} passed"
@@ -77,7 +89,9 @@ def verdict(facts: Mapping[str, Any]) -> dict[str, str]:
     return {"tone": "failed", "word": "Not released", "why": f"{why}."}
 
 
-def figure(facts: Mapping[str, Any], system: str, group: tuple[str, str] | None = None, metric: str = "") -> Figure | None:
+def figure(
+    facts: Mapping[str, Any], system: str, group: tuple[str, str] | None = None, metric: str = ""
+) -> Figure | None:
     """A system's figure for a metric (the main one unless named), of all rows or of a group (slice, value)."""
     scores = facts["scores"]
     entry: Any = scores["systems"].get(system, {})
@@ -87,7 +101,7 @@ def figure(facts: Mapping[str, Any], system: str, group: tuple[str, str] | None 
 
 
 def best_baseline(facts: Mapping[str, Any], group: tuple[str, str] | None = None) -> tuple[str, Figure] | None:
-    """Name and figure of the rival with the highest main metric, the first one of equals; None where none was measured."""
+    """Name and figure of the rival with the highest main metric, the first of equals; None where none was measured."""
     rivals = [(name, figure(facts, name, group)) for name in facts["scores"]["order"] if name != TUNED]
     measured = [(name, found) for name, found in rivals if found and known(found["estimate"])]
     return max(measured, key=lambda rival: rival[1]["estimate"], default=None)
@@ -133,8 +147,8 @@ def slice_plots(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append({"value": value, "tuned": tuned, "rival": rival, "tone": tone, "words": words})
         axis = axis_of([row["tuned"] for row in rows] + [row["rival"][1] for row in rows if row["rival"]])
         for row in rows:
-            beside = [(row["rival"][0], {**row["rival"][1], "interval": None}, "rival")] if row["rival"] else []
-            row["plot"] = strip(axis, [*beside, (TUNED, row["tuned"], TUNED)])
+            beside = [(row["rival"][0], row["rival"][1], "rival")] if row["rival"] else []
+            row["plot"] = strip(axis, [(TUNED, row["tuned"], TUNED), *beside])
         rows.sort(key=lambda row: -(row["tuned"] or {"n": 0})["n"])
         found.append({"name": name, "rows": rows, "scale": plots.scale(axis)})
     return found
@@ -165,9 +179,9 @@ def curves(train: Mapping[str, Any]) -> list[dict[str, Any]]:
     rate = [(e["epoch"], e["learning_rate"]) for e in steps if known(e.get("learning_rate"))]
     mark = (best["epoch"], f"best: step {best['step']}") if best else None
     drawn = [
-        ("Training loss", "nats per supervised token", [("raw", raw), ("smooth", smooth)], mark),
+        ("Training loss", "nats", [("raw", raw), ("smooth", smooth)], mark),
         (f"Validation {metric}", "after each evaluation", [("measured", checked)], mark),
-        ("Learning rate", "the largest of its groups", [("thin", rate)], None),
+        ("Learning rate", "at each step", [("thin", rate)], None),
     ]
     found = []
     for title, unit, series, where in drawn:
@@ -225,8 +239,8 @@ def number(value: object, unit: str = "") -> str:
 
 
 def spread(interval: Sequence[float] | None, unit: str = "") -> str:
-    """`0.921 to 0.978`; nothing where there is no interval."""
-    return " to ".join(number(bound, unit) for bound in interval) if interval else ""
+    """`0.921 to 0.978`, `698 to 811 ms`; nothing where there is no interval."""
+    return f"{number(interval[0], unit).removesuffix(f' {unit}')} to {number(interval[1], unit)}" if interval else ""
 
 
 def shown(found: Figure | None) -> str:
@@ -252,11 +266,10 @@ def seconds(value: object) -> str:
     if not known(value):
         return NOT_MEASURED
     assert isinstance(value, int | float)
-    if value < 60:
+    if value < 59.95:
         return f"{value:.1f} s"
-    if value < 3600:
-        return f"{value // 60:.0f} min {value % 60:.0f} s"
-    return f"{value // 3600:.0f} h {value % 3600 // 60:.0f} min"
+    minutes, left = divmod(round(value), 60)
+    return f"{minutes} min {left} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def plural(n: int, noun: str) -> str:
@@ -266,7 +279,9 @@ def plural(n: int, noun: str) -> str:
 
 def technique(block: Mapping[str, Any]) -> str:
     """`lora (rank 16, targets all-linear)`; what is unset is left out."""
-    settings = ", ".join(f"{name} {setting(value)}" for name, value in block.items() if name != "kind" and value is not None)
+    settings = ", ".join(
+        f"{name} {setting(value)}" for name, value in block.items() if name != "kind" and value is not None
+    )
     return f"{block['kind']} ({settings})" if settings else str(block["kind"])
 
 

@@ -47,7 +47,7 @@ def build(folder: Path, shape: str, dropout: float = 0.0) -> Path:
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     shapes: dict[str, tuple[Any, Any, str]] = {
         "llama": (AutoModelForCausalLM, LlamaConfig(**common, **small, num_key_value_heads=2, tie_word_embeddings=True), "decoder"),
-        "gemma3": (AutoModelForCausalLM, Gemma3TextConfig(**common, **small, num_key_value_heads=1, head_dim=8, sliding_window=16), "decoder"),
+        "gemma3": (AutoModelForCausalLM, Gemma3TextConfig(**common, **small, num_key_value_heads=1, head_dim=8, sliding_window=64), "decoder"),
         "gpt2": (
             AutoModelForCausalLM,
             GPT2Config(**common, n_embd=32, n_layer=2, n_head=4, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.batching import Encoded
 from luthier.encoding import answer_ids, chat, prompt_ids, shortened
-from luthier.model import only_positions, padded
+from luthier.model import padded, token_losses
 from luthier.objectives import Objective
 from luthier.seams import Example
 
@@ -52,9 +52,9 @@ class Causal(Objective):
             flat += [row * width + place for place in places]
             rows += [row] * len(places)
         positions_S = torch.tensor(flat, device=loaded.device)
-        with only_positions(loaded.model, positions_S - 1):  # the token before writes this one
-            logits_SV = loaded.model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits[0]
-        losses_S = torch.nn.functional.cross_entropy(logits_SV.float(), ids_BT.reshape(-1)[positions_S], reduction="none")
+        wanted_S = ids_BT.reshape(-1)[positions_S]
+        # the token before writes this one
+        losses_S = token_losses(loaded, positions_S - 1, wanted_S, input_ids=ids_BT, attention_mask=mask_BT)
         return per_example(losses_S, rows, batch, loaded.device), len(flat)
 
 
@@ -66,12 +66,10 @@ def seq2seq_loss(loaded: Loaded, batch: Sequence[Encoded]) -> tuple[torch.Tensor
     wanted_BT, wanted_mask_BT = padded([example.labels for example in batch], loaded)
     start = torch.full_like(wanted_BT[:, :1], loaded.model.config.decoder_start_token_id)  # type: ignore[union-attr, arg-type]
     positions_S = wanted_mask_BT.reshape(-1).nonzero()[:, 0]
-    with only_positions(loaded.model, positions_S):
-        logits_SV = loaded.model(
-            input_ids=ids_BT, attention_mask=mask_BT, decoder_input_ids=torch.cat([start, wanted_BT[:, :-1]], dim=1),
-            use_cache=False,
-        ).logits[0]  # fmt: skip
-    losses_S = torch.nn.functional.cross_entropy(logits_SV.float(), wanted_BT.reshape(-1)[positions_S], reduction="none")
+    losses_S = token_losses(
+        loaded, positions_S, wanted_BT.reshape(-1)[positions_S], input_ids=ids_BT, attention_mask=mask_BT,
+        decoder_input_ids=torch.cat([start, wanted_BT[:, :-1]], dim=1),
+    )  # fmt: skip
     rows = [row for row, example in enumerate(batch) for _ in example.labels]
     return per_example(losses_S, rows, batch, loaded.device), len(rows)
 

@@ -46,7 +46,7 @@ class Jsonl(Reader):
                 yield Row(path.name, line.number, values)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """`shape` is `records`, `prompt_completion`, `messages` or `mixed`; `shapes` has the first line of each found."""
+        """`shape` is `records`, `prompt_completion`, `messages` or `mixed`; `shapes` has the first line of each."""
         shapes: dict[str, int] = {}
         columns: dict[str, None] = {}
         for row in self.rows(path):
@@ -89,7 +89,7 @@ class Unfit(Exception):
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The object on one line; Unfit when there is none that may be used. Positions in reasons are 1-based characters."""
+    """The object on one line; Unfit when there is none that may be used. Reasons count characters from 1."""
     if len(text) > LONGEST:
         raise Unfit("too-long", f"the line is longer than {LONGEST} characters")
     found = flaw(text)
@@ -146,7 +146,7 @@ def repeated_key(text: str) -> tuple[str, int]:
 
 
 def is_one_array(path: Path, first: Line, *, alone: bool) -> bool:
-    """Whether the file is a single JSON array: it begins and ends as one, and its first line is not an array by itself."""
+    """Whether the file is a single JSON array: it begins and ends as one, and its first line is no array by itself."""
     if not first.text.lstrip(" \t").startswith("["):
         return False
     with path.open("rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -34,25 +35,31 @@ class Lora(Technique):
     def attach(self, model: nn.Module) -> nn.Module:
         from peft import LoraConfig, get_peft_model
 
-        frozen = sorted(
-            {layer for name, p in model.named_parameters() if (layer := layer_of(name)) is not None and not p.requires_grad}
-        )
-        layers = sorted({layer for name, _ in model.named_parameters() if (layer := layer_of(name)) is not None})
+        layers = {layer for name, _ in model.named_parameters() if (layer := layer_of(name)) is not None}
+        frozen = {layer for name, p in model.named_parameters() if (layer := layer_of(name)) is not None and not p.requires_grad}
+        attention = self.targets == "attention"
         config = LoraConfig(
             r=self.rank, lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,  # type: ignore[arg-type]
-            target_modules=attention_modules(model) if self.targets == "attention" else self.targets,
+            target_modules=linear_modules(model, attention) if isinstance(self.targets, str) else self.targets,
             lora_dropout=self.dropout, use_rslora=self.rslora, use_dora=self.dora, task_type=purpose_of(model),
-            layers_to_transform=[layer for layer in layers if layer not in frozen] if frozen else None,
+            fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
+            layers_to_transform=sorted(layers - frozen) if frozen else None,
         )  # fmt: skip
-        return get_peft_model(model, config)  # type: ignore[return-value, arg-type]
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5.23 for a name that the latter renames in v6; nothing for the user to do
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return get_peft_model(model, config)  # type: ignore[return-value, arg-type]
 
 
-def attention_modules(model: nn.Module) -> list[str]:
-    """Names of the linear projections inside attention blocks."""
+def linear_modules(model: nn.Module, attention: bool) -> list[str]:
+    """Names of the linear modules inside transformer blocks; with `attention`, of those inside its attention alone."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
     found = set()
     for name, module in model.named_modules():
-        parts = name.split(".")
-        if any("attn" in part.lower() or "attention" in part.lower() for part in parts[:-1]) and hasattr(module, "weight"):
-            if getattr(module.weight, "ndim", 0) == 2:
-                found.add(parts[-1])
+        parents, _, leaf = name.rpartition(".")
+        inside = not attention or any("attn" in part or "attention" in part for part in parents.lower().split("."))
+        if isinstance(module, Linear | Conv1D) and layer_of(f"{name}.") is not None and inside:
+            found.add(leaf)
     return sorted(found)

@@ -1,0 +1,55 @@
+"""The reader of a file is found from what it holds; its name only settles what that leaves open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from luthier.errors import UserError
+from luthier.readers import Reader
+from luthier.readers.csv import Csv
+from luthier.readers.jsonl import Jsonl
+from luthier.readers.tsv import Tsv
+from luthier.reading import detect
+
+FILES = {
+    "csv": ("t.csv", b"a,b\n1,2\n", Csv(delimiter=",")),
+    "semicolons": ("t.csv", b"a;b\n1,5;2\n", Csv(delimiter=";")),
+    "tabs": ("t.tsv", b"a\tb\n1\t2\n", Tsv()),
+    "tabs named csv": ("t.csv", b"a\tb\n1\t2\n", Tsv()),
+    "commas named tsv": ("t.tsv", b"a,b\n1,2\n", Csv(delimiter=",")),
+    "one column named tsv": ("t.tsv", b"a\n1\n", Tsv()),
+    "one column": ("t.txt", b"a\n1\n", Csv(delimiter=",")),
+    "json lines": ("t.jsonl", b'{"a":1}\n', Jsonl()),
+    "json lines named csv": ("t.csv", b'{"a":1}\n{"a":2}\n', Jsonl()),
+    "json lines without a suffix": ("t", b'\xef\xbb\xbf\n{"a":1}\n', Jsonl()),
+    "json lines that begin broken": ("t.jsonl", b'oops\n{"a":1}\n', Jsonl()),
+    "json lines, all broken": ("t.jsonl", b'{"a":1\n{"a":\n', Jsonl()),
+    "a json array": ("t.csv", b'[{"a":1},\n{"a":2}]', Jsonl()),
+    "csv named jsonl": ("t.jsonl", b"a,b\n1,2\n", Csv(delimiter=",")),
+    "json in a csv column": ("t.csv", b'payload\n{"a":1}\n', Csv(delimiter=",")),
+    "utf-16": ("t.csv", "a;b\n1;2\n".encode("utf-16"), Csv(delimiter=";")),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "reader"), FILES.values(), ids=FILES.keys())
+def test_content_decides_and_the_suffix_settles_the_rest(
+    tmp_path: Path, name: str, content: bytes, reader: Reader
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    found = detect(path)
+    assert (type(found), found) == (type(reader), reader)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"", "is empty"), (b" \n", "is empty"), (b"PK\x03\x04\0", "looks like a zip archive, not text")],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, what: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        detect(path)
+    assert error.value.what == what

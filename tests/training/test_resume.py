@@ -1,0 +1,118 @@
+"""Killed at any moment, training goes on and ends in bitwise the same weights as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+
+RECIPE = """\
+version: 1
+name: resumed
+seed: 5
+task: {{kind: generate, table: rows.jsonl}}
+base: {{kind: folder, path: base}}
+prepare: {{split: {{kind: random, validation: 20, test: 20}}}}
+train:
+  epochs: 3
+  learning_rate: 1e-3
+  batch_size: 8
+  tokens_per_batch: 100
+  checkpoint_steps: 2
+  evaluate_every: 0.5
+  techniques: {techniques}
+"""
+
+# a fresh import of torch and transformers takes seconds: one parent imports them and forks a child for every attempt
+WORKER = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from luthier import flow, recipe
+from luthier.fit import fit
+from transformers import AutoModelForCausalLM
+import peft
+
+print("ready", flush=True)
+for line in sys.stdin:
+    path, limit = line.split()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, float(limit))
+        loaded = recipe.load(path)
+        store = flow.store_for(loaded)
+        base = flow.base_model(loaded.recipe.base, loaded, store)
+        flow.trained(loaded.recipe, store, flow.prepared(loaded, store, base), base)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+WEIGHTS = {"full": "model.safetensors", "lora": "adapter_model.safetensors"}
+TECHNIQUES = {"full": "[full]", "lora": "[{kind: lora, rank: 4, dropout: 0.1}, {kind: freeze, layers: 1}]"}
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.communicate()
+
+
+def prepared(folder: Path, techniques: str) -> Path:
+    folder.mkdir(parents=True)
+    tiny.build(folder / "base", "gpt2", dropout=0.1)
+    draw = random.Random(0)
+    rows = [{"prompt": f"{draw.randint(0, 999)} + {n} =", "completion": f" {n}"} for n in range(100)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "recipe.yaml").write_text(RECIPE.format(techniques=techniques))
+    return folder / "recipe.yaml"
+
+
+def attempt(process: subprocess.Popen[str], recipe: Path, seconds: float) -> int:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(f"{recipe} {seconds}\n")
+    process.stdin.flush()
+    return int(process.stdout.readline())
+
+
+def trained(recipe: Path, weights: str) -> dict[str, object]:
+    (folder,) = (recipe.parent / ".luthier" / "artifacts").glob("train-*")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return {"content": manifest["content"], "weights": manifest["files"][f"model/{weights}"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_training_killed_at_random_moments_ends_in_the_same_bytes(
+    tmp_path: Path, worker: subprocess.Popen[str], kind: str
+) -> None:
+    reference, recipe = (prepared(tmp_path / name, TECHNIQUES[kind]) for name in ("plain", "killed"))
+    start = time.perf_counter()
+    assert attempt(worker, reference, 600) == 0
+    seconds = time.perf_counter() - start
+    draw, kills = random.Random(f"moments/{kind}"), 0
+    for _ in range(5):
+        code = attempt(worker, recipe, draw.uniform(0.2, 0.7) * seconds)
+        assert code in (0, -signal.SIGKILL)
+        kills += code != 0
+    assert attempt(worker, recipe, 600) == 0
+    assert kills >= 2, "the machine was too slow or too fast to be interrupted: nothing was shown"
+    assert trained(recipe, WEIGHTS[kind]) == trained(reference, WEIGHTS[kind])
+    assert not list((recipe.parent / ".luthier" / "work").glob("*/")), "work in progress is cleared when it is done"
