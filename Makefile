@@ -14,6 +14,8 @@ endif
 ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
+# Compiled modules are kept: starting torch without them takes seconds longer in every process.
+unexport PYTHONDONTWRITEBYTECODE
 # Without a home folder that can be written, uv keeps its cache inside the environment.
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)
 export UV_CACHE_DIR ?= $(CURDIR)/.venv/cache

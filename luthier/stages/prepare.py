@@ -201,7 +201,7 @@ def check_columns(columns: list[str] | None, task: Task, wanted: Sequence[str], 
 
 def card(example: Example, row: Row, settings: PrepareSettings, wanted: Sequence[str], source: str, file: str) -> Card:
     """What is remembered of an example; its entity and slices are filled in."""
-    columns = {name: str(row.values[name]) for name in wanted}
+    columns = {name: str(row.values.get(name, "")) for name in wanted}
     entity = settings.split.entity_column()
     example.entity = columns[entity] if entity else f"{source}:{row.line}"
     held_out = any(columns[name] in values for name, values in settings.hold_out.items())

@@ -47,11 +47,11 @@ class Classify(Task):
 
     def examples(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         column = self.text or ",".join(self.fields)
-        read = {name: text_of(row.values[name]) for name in self.columns()}
+        read = {name: text_of(row.values.get(name)) for name in self.columns()}
         if not any(value.strip() for value in read.values()):
             yield Dropped("empty value", row.line, column)
             return
-        label = text_of(truth.values[self.label]).strip() if truth is not None else None
+        label = text_of(truth.values.get(self.label)).strip() if truth is not None else None
         if label == "":
             yield Dropped("no target", row.line, self.label)
             return

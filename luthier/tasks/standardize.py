@@ -63,13 +63,13 @@ class Standardize(Task):
         return list(self.pairs().values())
 
     def examples(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
-        context = {name: text_of(row.values[name]) for name in self.context}
+        context = {name: text_of(row.values.get(name)) for name in self.context}
         for column, target in self.pairs().items():
-            value = text_of(row.values[column])
+            value = text_of(row.values.get(column))
             if not value.strip():
                 yield Dropped("empty value", row.line, column)
                 continue
-            answer = text_of(truth.values[target]) if truth is not None else None
+            answer = text_of(truth.values.get(target)) if truth is not None else None
             if answer is not None and not answer.strip():
                 yield Dropped("no target", row.line, column)
                 continue

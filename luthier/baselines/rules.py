@@ -1,0 +1,153 @@
+"""Rules: what a data engineer writes in a day: dates, telephone numbers, amounts, company forms and country names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import ClassVar
+
+from luthier.baselines import Baseline, Setting, answered
+from luthier.seams import Example, Prediction
+
+Rule = Callable[[str, str], str | None]  # (value, ISO country or "") -> canonical value, or None where it does not apply
+
+
+class Rules(Baseline):
+    """For each column, the rule that is right most often on the training split; where it fails, the value as it is."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("standardize",)
+
+    def predict(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
+        columns = sorted({str(e.input["fields"]["column"]) for e in [*train, *examples]})
+        chosen = {column: best_rule([e for e in train if e.input["fields"]["column"] == column]) for column in columns}
+        found = []
+        for example in examples:
+            rule, share = chosen[example.input["fields"]["column"]]
+            found.append(answered(example, applied(rule, example), share))
+        return found
+
+
+def best_rule(train: Sequence[Example]) -> tuple[Rule, float]:
+    """The rule that answers most training examples rightly, and the share of them."""
+    scored = [(sum(applied(rule, e) == e.answer() for e in train), rule) for rule in RULES]
+    right, rule = max(scored, key=lambda pair: pair[0])
+    return rule, right / max(1, len(train))
+
+
+def applied(rule: Rule, example: Example) -> str:
+    """A rule's answer, or the value without its outer blanks."""
+    fields = example.input["fields"]
+    value = " ".join(str(fields["value"]).split())
+    country = next((str(v) for v in fields["context"].values() if re.fullmatch(r"[A-Z]{2}", str(v))), "")
+    answer = rule(value, country)
+    return value if answer is None else answer
+
+
+def unchanged(value: str, country: str) -> str | None:
+    """No rule: blanks are squeezed, that is all."""
+    return value
+
+
+def iso_date(value: str, country: str) -> str | None:
+    """A date by dateutil, day first but in the countries that write the month first; free text around it is ignored."""
+    from dateutil import parser
+
+    year_first = bool(re.match(r"\D*\d{4}\D", value))
+    try:
+        found = parser.parse(value, dayfirst=country not in ("US", "") and not year_first, yearfirst=year_first, fuzzy=True)
+    except (parser.ParserError, OverflowError):
+        return None
+    return found.date().isoformat()
+
+
+def e164(value: str, country: str) -> str | None:
+    """A telephone number by phonenumbers, national ones read with the row's country."""
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(value, country or None)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_possible_number(number):
+        return None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def amount(value: str, country: str) -> str | None:
+    """An amount with a currency, its separators read as the country writes them."""
+    from babel.numbers import NumberFormatError, get_territory_currencies, parse_decimal
+
+    code = re.search(r"\b[A-Z]{3}\b", value)
+    digits = re.search(r"\d[\d.,' ]*", value)
+    if digits is None:
+        return None
+    currency = code.group() if code else next(iter(get_territory_currencies(country)), "") if country else ""
+    try:
+        number = parse_decimal(digits.group().strip(" .,").replace(" ", "\xa0"), locale=locale_of(country))
+    except NumberFormatError:
+        return None
+    return f"{currency} {number}".strip()
+
+
+def number(value: str, country: str) -> str | None:
+    """The first number in the text, without zeros that say nothing."""
+    found = re.search(r"-?\d+(?:\.\d+)?", value)
+    return None if found is None else f"{float(found.group()):g}"
+
+
+def company(value: str, country: str) -> str | None:
+    """A company name in title case and its legal form, found in a list."""
+    for form, pattern in LEGAL_FORMS.items():
+        found = re.search(rf"[\s,]+(?:{pattern})(?=$|[\s.,(-])", value, re.IGNORECASE)
+        if found:
+            name = value[: found.start()].strip(" ,")
+            return f"{name.title() if name.isupper() or name.islower() else name} | {form}"
+    return None
+
+
+def country_code(value: str, country: str) -> str | None:
+    """The country whose name, in any of the common languages, is nearest to the text."""
+    from rapidfuzz import fuzz, process
+
+    names = country_names()
+    found = process.extractOne(value.lower(), names.keys(), scorer=fuzz.ratio, score_cutoff=75)
+    return None if found is None else names[found[0]]
+
+
+@cache
+def country_names() -> dict[str, str]:
+    """Country name in lower case -> ISO code, in seven languages, from CLDR."""
+    from babel import Locale
+
+    found: dict[str, str] = {}
+    for language in ("en", "de", "fr", "es", "it", "pl", "pt"):
+        for code, name in Locale(language).territories.items():
+            if re.fullmatch(r"[A-Z]{2}", code):
+                found.setdefault(str(name).lower(), code)
+    return found
+
+
+@cache
+def locale_of(country: str) -> str:
+    """The commonest language of a country with the country: `de_DE`."""
+    from babel import Locale, UnknownLocaleError
+    from babel.languages import get_official_languages
+
+    for language in get_official_languages(country) if country else ():
+        try:
+            return str(Locale.parse(f"{language}_{country}"))
+        except (UnknownLocaleError, ValueError):
+            continue
+    return "en_US"
+
+
+LEGAL_FORMS = {
+    "GmbH": r"g\.?m\.?b\.?h\.?", "AG": r"a\.?g\.?", "KG": r"k\.?g\.?", "SARL": r"s\.?a\.?r\.?l\.?", "SAS": r"s\.?a\.?s\.?",
+    "Ltda": r"ltda\.?", "Ltd": r"ltd\.?|limited", "PLC": r"p\.?l\.?c\.?", "LLC": r"l\.?l\.?c\.?", "Inc": r"inc\.?",
+    "Corp": r"corp\.?|corporation", "Srl": r"s\.?r\.?l\.?", "SpA": r"s\.?p\.?a\.?", "Sp. z o.o.": r"sp\. ?z ?o\.? ?o\.?",
+    "SL": r"s\.?l\.?", "SA": r"s\.?a\.?", "AB": r"ab", "ApS": r"aps", "A/S": r"a/s", "BV": r"b\.?v\.?", "NV": r"n\.?v\.?",
+    "KK": r"k\.?k\.?",
+}  # fmt: skip
+
+RULES: tuple[Rule, ...] = (unchanged, iso_date, e164, amount, number, company, country_code)

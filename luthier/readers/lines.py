@@ -1,0 +1,51 @@
+"""Lines: one record on each line, cut at a separator into named columns; for data sets that have no header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from luthier.errors import UserError
+from luthier.readers import Quarantined, Reader, Row
+from luthier.readers._lines import excerpt, find_encoding, flaw, physical_lines, refuse_unfit
+
+
+class Lines(Reader):
+    """`label text of any length` and the like: the last column takes the rest of the line. Blank lines are skipped."""
+
+    columns: list[str] = Field(min_length=1)
+    """Names of the columns, in order."""
+    separator: str = Field(" ", min_length=1)
+    """What stands between two columns."""
+    encoding: str = "auto"
+    """Encoding of the file; found from its bytes by default."""
+
+    def rows(self, path: Path) -> Iterator[Row | Quarantined]:
+        refuse_unfit(path, encoding=self.encoding)
+        encoding = self._encoding(path)
+        empty = True
+        for line in physical_lines(path, encoding):
+            text = line.text.rstrip("\r\n")
+            if not text:
+                continue
+            empty = False
+            parts = text.split(self.separator, len(self.columns) - 1)
+            if found := flaw(text):
+                yield Quarantined(path.name, line.number, "", excerpt(text), "encoding", f"character {found.at + 1}: {found.what}")
+            elif len(parts) < len(self.columns):
+                reason = f"{len(parts)} columns where {len(self.columns)} were named"
+                yield Quarantined(path.name, line.number, "", excerpt(text), "ragged", reason)
+            else:
+                yield Row(path.name, line.number, dict(zip(self.columns, parts, strict=True)))
+        if empty:
+            raise UserError("is empty", where=str(path), hint="it needs at least one record")
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        refuse_unfit(path, encoding=self.encoding)
+        return {"format": self.kind, "encoding": self._encoding(path), "separator": self.separator, "columns": self.columns}
+
+    def _encoding(self, path: Path) -> str:
+        return find_encoding(path)[0] if self.encoding == "auto" else self.encoding
