@@ -61,7 +61,20 @@ NAMES = {
     "NL": ["Bakker", "Visser", "De Boer", "Smit"], "JP": ["Tanaka", "Sakura", "Yamada", "Fuji"],
     "BR": ["Silva", "Souza", "Moreira", "Lima"],
 }  # fmt: skip
-TRADES = ["Foods", "Logistics", "Steel", "Textil", "Papier", "Chemie", "Motors", "Glass", "Tools", "Energy", "Agro", "Print"]
+TRADES = [
+    "Foods",
+    "Logistics",
+    "Steel",
+    "Textil",
+    "Papier",
+    "Chemie",
+    "Motors",
+    "Glass",
+    "Tools",
+    "Energy",
+    "Agro",
+    "Print",
+]
 
 Pair = tuple[str, str]  # messy, canonical
 
@@ -127,7 +140,9 @@ def revenue(country: str, rare: bool, draw: random.Random) -> Pair:
     amount = format_decimal(whole + cents / 100, grouped + (".00" if cents else ""), locale=locale)
     amount = amount.replace("\u202f", " ").replace("\xa0", " ")
     sign = draw.choice([currency, get_currency_symbol(currency, locale=locale)])
-    text = draw.choice([f"{amount} {sign}", f"{sign} {amount}", f"{sign}{amount}" if len(sign) == 1 else f"{amount} {sign}"])
+    text = draw.choice(
+        [f"{amount} {sign}", f"{sign} {amount}", f"{sign}{amount}" if len(sign) == 1 else f"{amount} {sign}"]
+    )
     if draw.random() < 0.3:
         text = draw.choice(["ca. ", "approx. ", "~", "~ "]) + text
     return spaced(text, draw), canonical
@@ -193,14 +208,20 @@ def supplier(number: int, country: str, rare: bool, draw: random.Random) -> dict
     pairs = {name: make(country, rare, draw) for name, make in COLUMNS.items()}
     if draw.random() < 0.03:
         pairs[draw.choice(list(pairs))] = ("", "")  # real tables have gaps
-    return row | {name: messy for name, (messy, _) in pairs.items()} | {f"{name}_clean": clean for name, (_, clean) in pairs.items()}
+    return (
+        row
+        | {name: messy for name, (messy, _) in pairs.items()}
+        | {f"{name}_clean": clean for name, (_, clean) in pairs.items()}
+    )
 
 
 def tables(seed: int) -> dict[str, list[dict[str, str]]]:
     """File name -> rows."""
     draw = random.Random(seed)
     known = [(country, False) for _ in range(15) for country in SEEN][:149]
-    unseen = [(country, False) for country in HELD_OUT for _ in range(3)][:8] + [(c, True) for c in ("DE", "FR", "US", "PL")]
+    unseen = [(country, False) for country in HELD_OUT for _ in range(3)][:8] + [
+        (c, True) for c in ("DE", "FR", "US", "PL")
+    ]
     kinds = known + unseen
     draw.shuffle(kinds)
     labelled = [supplier(1 + n, country, rare, draw) for n, (country, rare) in enumerate(kinds)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 Step = list[list[int]]  # one optimizer step: micro-batches of example numbers
 
-WINDOW = 16  # optimizer steps whose examples are sorted by length together
+PADDING = 0.12  # share of a micro-batch beyond which it is cut
 
 
 @dataclass(slots=True)
@@ -36,31 +36,32 @@ class Encoded:
 
 
 def plan(lengths: Sequence[int], batch_size: int, tokens_per_batch: int, seed: int, epoch: int) -> list[Step]:
-    """The steps of one epoch, a function of its arguments alone.
+    """The steps of one epoch, a function of its arguments alone; every example appears once.
 
-    All examples are shuffled; within windows of 16 steps they are sorted by length, so that micro-batches hold
-    examples of like length and hardly any padding; then the order of the steps is shuffled. Every example appears once.
+    Which examples share an optimizer step is random. Sorting whole epochs by length would save a little more padding,
+    but then a step sees one kind of example alone (all the telephone numbers, say) and training becomes unsteady.
     """
     draw = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
     draw.shuffle(order)
-    steps: list[Step] = []
-    size = batch_size * WINDOW
-    for start in range(0, len(order), size):
-        window = sorted(order[start : start + size], key=lambda i: lengths[i])
-        steps += [cut(window[at : at + batch_size], lengths, tokens_per_batch) for at in range(0, len(window), batch_size)]
-    draw.shuffle(steps)
-    return steps
+    return [cut(order[at : at + batch_size], lengths, tokens_per_batch) for at in range(0, len(order), batch_size)]
 
 
 def cut(batch: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> Step:
-    """Cut a batch into micro-batches whose padded size stays within the token budget (one example always fits)."""
+    """Sort a batch by length and cut it into micro-batches within the token budget and with little padding.
+
+    One example always fits. A micro-batch of four or more ends where another example would make more than 12 % of it
+    padding.
+    """
     micro: Step = [[]]
-    longest = 0
-    for example in sorted(batch, key=lambda i: lengths[i]):
-        longest = max(longest, lengths[example])
-        if micro[-1] and longest * (len(micro[-1]) + 1) > tokens_per_batch:
+    tokens = 0
+    for example in sorted(batch, key=lambda i: (lengths[i], i)):
+        here = micro[-1]
+        size = lengths[example] * (len(here) + 1)  # sorted, so this example is the longest
+        wasteful = len(here) >= 4 and size * (1 - PADDING) > tokens + lengths[example]
+        if here and (size > tokens_per_batch or wasteful):
             micro.append([])
-            longest = lengths[example]
+            tokens = 0
         micro[-1].append(example)
+        tokens += lengths[example]
     return micro

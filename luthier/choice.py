@@ -61,7 +61,8 @@ class Choice(Settings):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if "family" in cls.__dict__:
             return core_schema.no_info_plain_validator_function(
-                cls.pick, serialization=core_schema.plain_serializer_function_ser_schema(lambda choice: choice.model_dump())
+                cls.pick,
+                serialization=core_schema.plain_serializer_function_ser_schema(lambda choice: choice.model_dump()),
             )
         return handler(source)
 
@@ -103,7 +104,9 @@ def find(family: str, name: str) -> type[Choice]:
     """The class of one member; an unknown name is told with the nearest known one."""
     known = members(family)
     if name not in known:
-        raise PydanticCustomError("choice", "{problem}", {"problem": unknown(f"{singular(family)} called", name, known)})
+        raise PydanticCustomError(
+            "choice", "{problem}", {"problem": unknown(f"{singular(family)} called", name, known)}
+        )
     module_name, _, attribute = known[name].partition(":")
     module = importlib.import_module(module_name)
     return getattr(module, attribute or class_name(name))  # type: ignore[no-any-return]

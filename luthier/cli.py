@@ -26,9 +26,13 @@ app = typer.Typer(
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 RunName = Annotated[str, typer.Argument(help="A run's name, its beginning, or `latest`.", metavar="RUN")]
-Changes = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: train.epochs=2", metavar="PATH=VALUE")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one setting: train.epochs=2", metavar="PATH=VALUE")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-StorePath = Annotated[Path | None, typer.Option("--store", help="Folder of the store; by default .luthier beside the recipe.")]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", help="Folder of the store; by default .luthier beside the recipe.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Do every stage again, whatever the store holds.")]
 
 
@@ -90,7 +94,9 @@ def main() -> None:
         raise SystemExit(problem.exit_code) from None
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(f"error: the disk is full; free some space and run the same command again ({problem})", file=sys.stderr)
+            print(
+                f"error: the disk is full; free some space and run the same command again ({problem})", file=sys.stderr
+            )
             raise SystemExit(4) from None
         raise
 
@@ -129,7 +135,9 @@ def _print(value: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 
 @app.command()
-def run(recipe: RecipePath, changes: Changes = None, store: StorePath = None, fresh: Fresh = False, as_json: AsJson = False) -> None:
+def run(
+    recipe: RecipePath, changes: Changes = None, store: StorePath = None, fresh: Fresh = False, as_json: AsJson = False
+) -> None:
     """Run a recipe: prepare, train, predict, score, gate, report. Exit code 3 when the gate says no."""
     from luthier import flow
     from luthier.summary import table
@@ -181,7 +189,10 @@ def schema() -> None:
 
 
 @app.command("list")
-def list_(family: Annotated[str, typer.Argument(help="A family such as techniques; all when left out.")] = "", as_json: AsJson = False) -> None:
+def list_(
+    family: Annotated[str, typer.Argument(help="A family such as techniques; all when left out.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """List what a recipe can name, with the file that holds each."""
     import inspect
 
@@ -203,7 +214,9 @@ def list_(family: Annotated[str, typer.Argument(help="A family such as technique
             print(name)
             for member, entry in entries.items():
                 file = Path(entry["file"])
-                print(f"  {member:<18} {entry['about']}  [{file.relative_to(here) if file.is_relative_to(here) else file}]")
+                print(
+                    f"  {member:<18} {entry['about']}  [{file.relative_to(here) if file.is_relative_to(here) else file}]"
+                )
 
     _print(found, as_json, show)
 
@@ -261,7 +274,11 @@ def verify(store: StorePath = None, as_json: AsJson = False) -> None:
 def gc(store: StorePath = None, as_json: AsJson = False) -> None:
     """Remove artifacts that no run needs, and abandoned work."""
     removed, freed = _store(store).gc()
-    _print({"removed": removed, "freed_bytes": freed}, as_json, lambda: print(f"removed {removed} folders, {freed / 1e6:.1f} MB"))
+    _print(
+        {"removed": removed, "freed_bytes": freed},
+        as_json,
+        lambda: print(f"removed {removed} folders, {freed / 1e6:.1f} MB"),
+    )
 
 
 @app.command()

@@ -57,7 +57,9 @@ def fit(
             loaded.model = technique.attach(loaded.model)
     trainable = {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
     if not trainable:
-        raise UserError("every parameter is frozen, so there is nothing to train", where="train.techniques", hint="freeze less")
+        raise UserError(
+            "every parameter is frozen, so there is nothing to train", where="train.techniques", hint="freeze less"
+        )
     peak = settings.learning_rate or learning_rate_for(techniques)
     optimizer = torch.optim.AdamW(groups(loaded.model, techniques, peak, settings.weight_decay), lr=peak, fused=True)
     lengths = [example.length for example in examples]
@@ -81,7 +83,9 @@ def fit(
                         optimizer.param_groups.clear()
                         for group in changed:
                             optimizer.add_param_group(group)
-            torch.manual_seed(seed * 1_000_003 + progress.step)  # each step has its own dropout: nothing else to restore
+            torch.manual_seed(
+                seed * 1_000_003 + progress.step
+            )  # each step has its own dropout: nothing else to restore
             factor = schedule(progress.step, total, settings.warmup, settings.schedule)
             for group in optimizer.param_groups:
                 group.setdefault("peak", group["lr"])
@@ -121,7 +125,10 @@ def fit(
 
 
 def one_step(
-    loaded: models.Loaded, micro_batches: Sequence[Sequence[Encoded]], objective: Objective, techniques: Sequence[Technique]
+    loaded: models.Loaded,
+    micro_batches: Sequence[Sequence[Encoded]],
+    objective: Objective,
+    techniques: Sequence[Technique],
 ) -> tuple[float, int]:
     """Gradients of one effective batch; returns its mean loss per supervised token (nats) and their number.
 
@@ -157,7 +164,12 @@ def groups(model: nn.Module, techniques: Sequence[Technique], peak: float, weigh
         return owner.groups(model, peak)
     parameters = [p for p in model.parameters() if p.requires_grad]
     found = [
-        {"params": [p for p in parameters if p.ndim >= 2], "lr": peak, "weight_decay": weight_decay, "name": "matrices"},
+        {
+            "params": [p for p in parameters if p.ndim >= 2],
+            "lr": peak,
+            "weight_decay": weight_decay,
+            "name": "matrices",
+        },
         {"params": [p for p in parameters if p.ndim < 2], "lr": peak, "weight_decay": 0.0, "name": "biases and norms"},
     ]
     return [group for group in found if group["params"]]
@@ -205,14 +217,18 @@ def save_weights(folder: Path, trainable: dict[str, nn.Parameter], facts: dict[s
     replace_folder(folder, {"weights.safetensors": dict(trainable)}, facts)
 
 
-def save_checkpoint(folder: Path, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save_checkpoint(
+    folder: Path, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
     """Weights, optimizer and progress, as a sealed folder that replaces the last one only when it is whole."""
     names = {id(parameter): name for name, parameter in trainable.items()}
     moments: dict[str, torch.Tensor] = {}
     for parameter, state in optimizer.state.items():
         for key, tensor in state.items():
             moments[f"{key}/{names[id(parameter)]}"] = tensor
-    replace_folder(folder, {"weights.safetensors": dict(trainable), "optimizer.safetensors": moments}, progress.__dict__)
+    replace_folder(
+        folder, {"weights.safetensors": dict(trainable), "optimizer.safetensors": moments}, progress.__dict__
+    )
 
 
 def replace_folder(folder: Path, files: dict[str, dict[str, torch.Tensor]], facts: dict[str, Any]) -> None:
@@ -243,7 +259,10 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def resume(
-    checkpoints: Path, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, techniques: Sequence[Technique]
+    checkpoints: Path,
+    trainable: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    techniques: Sequence[Technique],
 ) -> Progress | None:
     """Take up the last whole checkpoint, or None where there is none."""
     from safetensors.torch import load_file

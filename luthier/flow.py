@@ -24,7 +24,7 @@ from luthier.stages.gate import Gate, gate
 from luthier.stages.measure import Measure, measure
 from luthier.stages.predict import Predict, predict
 from luthier.stages.prepare import Prepare, prepare
-from luthier.stages.score import TUNED, Score, score
+from luthier.stages.score import Score, score
 from luthier.stages.train import Train, train
 from luthier.store import Artifact, Listener, Store, digest, write_durably
 
@@ -46,7 +46,9 @@ class Run:
         return bool(self.facts["released"])
 
 
-def store_for(loaded: Loaded, listener: Listener | None = None, *, root: Path | None = None, fresh: bool = False) -> Store:
+def store_for(
+    loaded: Loaded, listener: Listener | None = None, *, root: Path | None = None, fresh: bool = False
+) -> Store:
     """The recipe's store: `.luthier` beside the recipe unless another folder is given."""
     return Store((root or loaded.folder / ".luthier").resolve(), listener, fresh=fresh)
 
@@ -169,7 +171,9 @@ def gather(loaded: Loaded, store: Store, artifacts: Mapping[str, Artifact], name
     history = [json.loads(line) for line in (model.path / "history.jsonl").read_text().splitlines()]
     previews = [json.loads(line) for line in (examples.path / "previews.jsonl").read_text().splitlines()]
     quarantine = [json.loads(line) for line in _lines(examples.path / "quarantine.jsonl")[:20]]
-    verdicts = [json.loads(json.dumps(plain_verdict(v))) for v in seams.read(artifacts["gate"].path / "verdicts", Verdict)]
+    verdicts = [
+        json.loads(json.dumps(plain_verdict(v))) for v in seams.read(artifacts["gate"].path / "verdicts", Verdict)
+    ]
     base_facts = artifacts["base"].facts
     made = model.manifest["made_with"]
     return {
@@ -226,7 +230,9 @@ def next_command(loaded: Loaded, store: Store, name: str) -> str:
 def find_run(store: Store, name: str) -> dict[str, Any]:
     """The record of a run by name, by the beginning of its name, or `latest`."""
     records = sorted(store.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    found = [path for path in records if path.parent.name == name] or [p for p in records if p.parent.name.startswith(name)]
+    found = [path for path in records if path.parent.name == name] or [
+        p for p in records if p.parent.name.startswith(name)
+    ]
     if name == "latest" and records:
         found = [records[-1]]
     if not found:
@@ -258,23 +264,31 @@ def apply(store: Store, name: str, source: Path, target: Path) -> dict[str, Any]
     missing = [column for column in recipe.task.columns() if columns is not None and column not in columns]
     if missing:
         raise UserError(
-            f"has no column '{missing[0]}', which the model reads", where=str(source), hint=f"it has {', '.join(columns or [])}"
+            f"has no column '{missing[0]}', which the model reads",
+            where=str(source),
+            hint=f"it has {', '.join(columns or [])}",
         )
     read: list[Row] = []
     aside: list[Quarantined] = []
     for found in reader.rows(source):
-        (aside if isinstance(found, Quarantined) else read).append(found)  # type: ignore[arg-type]
+        if isinstance(found, Quarantined):
+            aside.append(found)
+        else:
+            read.append(found)
     wanted = [(row, [e for e in recipe.task.examples(row, None) if not isinstance(e, Dropped)]) for row in read]
     examples = [example for _, made in wanted for example in made]
     model = store.get(entry["artifacts"]["model"])
-    loaded = load_trained(model.path / "model", Path(entry["base"]), device=recipe.device, precision=recipe.train.precision)
+    loaded = load_trained(
+        model.path / "model", Path(entry["base"]), device=recipe.device, precision=recipe.train.precision
+    )
     predictions = recipe.predict.engine.predict(
         loaded, recipe.task, examples, recipe.prepare.max_length,
         lambda done, total: store.listener.progress("apply", done, total, {}),
     )  # fmt: skip
     answers = iter(predictions)
     table = [
-        {**row.values, **beside(row.values, recipe.task.apply(row.values, [next(answers) for _ in made]))} for row, made in wanted
+        {**row.values, **beside(row.values, recipe.task.apply(row.values, [next(answers) for _ in made]))}
+        for row, made in wanted
     ]
     write_table(target, table)
     result = {"rows": len(table), "quarantined": len(aside), "predictions": len(predictions), "written": str(target)}
@@ -323,7 +337,7 @@ def export(store: Store, name: str, form: str, precision: str, target: Path) -> 
         loaded = models.load_trained(source, Path(entry["base"]), device="cpu", precision="float32")
         whole = models.merged(loaded).to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
         with models.quiet():
-            whole.save_pretrained(str(partial))  # type: ignore[operator]
+            whole.save_pretrained(str(partial))
             loaded.tokenizer.save_pretrained(str(partial))
         shutil.copyfile(source / "model.json", partial / "model.json")
     shutil.copyfile(store.runs / entry["name"] / "model" / "README.md", partial / "README.md")

@@ -53,7 +53,9 @@ def architecture_of(folder: Path) -> Architecture:
     try:
         written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as problem:
-        raise UserError(f"config.json is not JSON ({problem})", where=str(folder), hint="fetch the model again") from None
+        raise UserError(
+            f"config.json is not JSON ({problem})", where=str(folder), hint="fetch the model again"
+        ) from None
     if "auto_map" in written:
         raise UserError(
             "needs code of its own to load (auto_map), which is never run from here", where=str(folder),
@@ -79,7 +81,9 @@ def architecture_of(folder: Path) -> Architecture:
                 f"holds a model of type '{kind}', which is neither a text encoder, decoder nor encoder-decoder",
                 where=str(folder), hint="choose a language model",
             )  # fmt: skip
-    raise UserError(f"model type '{kind}' is not known to transformers", where=str(folder), hint="see `luthier list bases`")
+    raise UserError(
+        f"model type '{kind}' is not known to transformers", where=str(folder), hint="see `luthier list bases`"
+    )
 
 
 def load(
@@ -107,7 +111,11 @@ def load(
         if purpose == "label":
             numbered = dict(enumerate(labels))
             model = AutoModelForSequenceClassification.from_pretrained(
-                weights, num_labels=len(labels), id2label=numbered, label2id={v: k for k, v in numbered.items()}, **options
+                weights,
+                num_labels=len(labels),
+                id2label=numbered,
+                label2id={v: k for k, v in numbered.items()},
+                **options,
             )
             model.config.pad_token_id = tokenizer.pad_token_id
         elif architecture == "decoder":
@@ -145,7 +153,9 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as problem:
         raise UserError(
-            f"has no usable tokenizer ({str(problem).splitlines()[0]})", where=str(folder), hint="add its tokenizer files"
+            f"has no usable tokenizer ({str(problem).splitlines()[0]})",
+            where=str(folder),
+            hint="add its tokenizer files",
         ) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -156,7 +166,7 @@ def save(loaded: Loaded, folder: Path, *, base_name: str, extra: dict[str, Any])
     """A Hugging Face folder, or an adapter as peft writes it, with tokenizer and model.json; no machine path in it."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
-        loaded.model.save_pretrained(str(folder))  # type: ignore[operator]
+        loaded.model.save_pretrained(str(folder))
         loaded.tokenizer.save_pretrained(str(folder))
     adapter = folder / "adapter_config.json"
     if adapter.exists():
@@ -164,7 +174,13 @@ def save(loaded: Loaded, folder: Path, *, base_name: str, extra: dict[str, Any])
         config["base_model_name_or_path"] = base_name
         adapter.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (folder / "README.md").unlink(missing_ok=True)  # peft's template; the model card is written from evidence
-    card = {"architecture": loaded.architecture, "purpose": loaded.purpose, "labels": loaded.labels, "base": base_name, **extra}
+    card = {
+        "architecture": loaded.architecture,
+        "purpose": loaded.purpose,
+        "labels": loaded.labels,
+        "base": base_name,
+        **extra,
+    }
     (folder / CARD).write_text(json.dumps(card, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -172,7 +188,7 @@ def merged(loaded: Loaded) -> nn.Module:
     """A plain transformers model with the adapter folded into the weights; the given model is left as it was."""
     if not is_adapted(loaded.model):
         return loaded.model
-    return copy.deepcopy(loaded.model).merge_and_unload()  # type: ignore[operator, no-any-return]
+    return copy.deepcopy(loaded.model).merge_and_unload()
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -209,7 +225,8 @@ def autocast(loaded: Loaded) -> contextlib.AbstractContextManager[Any]:
 
     if loaded.precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(loaded.device, torch.bfloat16)
+    context: contextlib.AbstractContextManager[Any] = torch.autocast(loaded.device, torch.bfloat16)
+    return context
 
 
 def layer_of(name: str) -> int | None:
@@ -228,7 +245,7 @@ def purpose_of(model: nn.Module) -> str:
     name = type(model).__name__
     if name.endswith("ForSequenceClassification"):
         return "SEQ_CLS"
-    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"  # type: ignore[union-attr]
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
 @contextlib.contextmanager
@@ -255,14 +272,18 @@ def token_losses(loaded: Loaded, positions_S: torch.Tensor, wanted_S: torch.Tens
     """
     import torch
 
-    head = loaded.model.get_output_embeddings()  # type: ignore[operator]
-    if type(head) is torch.nn.Linear and not head.weight.requires_grad and loaded.model.config.model_type in PLAIN_HEADS:  # type: ignore[union-attr]
+    head = loaded.model.get_output_embeddings()
+    if (
+        type(head) is torch.nn.Linear
+        and not head.weight.requires_grad
+        and loaded.model.config.model_type in PLAIN_HEADS
+    ):
         with head_replaced(head, lambda hidden_BTD: hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S]):
             hidden_SD = loaded.model(**inputs, use_cache=False).logits
         return chunked_cross_entropy(hidden_SD, head.weight, wanted_S)
 
     def at_positions(hidden_BTD: torch.Tensor) -> torch.Tensor:
-        return forward(hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S][None])  # type: ignore[no-any-return]
+        return forward(hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S][None])
 
     forward = head.forward
     with head_replaced(head, at_positions):
@@ -273,7 +294,7 @@ def token_losses(loaded: Loaded, positions_S: torch.Tensor, wanted_S: torch.Tens
 @contextlib.contextmanager
 def head_replaced(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
     """Let the output head compute something else for one forward pass."""
-    head.forward = forward  # type: ignore[method-assign, assignment]
+    head.forward = forward
     try:
         yield
     finally:
@@ -317,10 +338,10 @@ def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, want
         @staticmethod
         def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
             (gradients,) = ctx.saved_tensors
-            return gradients * upstream[0][:, None].to(gradients.dtype)  # type: ignore[no-any-return]
+            return gradients * upstream[0][:, None].to(gradients.dtype)
 
     with torch.autocast(hidden_SD.device.type, enabled=False):
-        return ChunkedCrossEntropy.apply(hidden_SD)  # type: ignore[no-any-return, no-untyped-call]
+        return ChunkedCrossEntropy.apply(hidden_SD)
 
 
 @dataclass
@@ -352,8 +373,10 @@ def generate(
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             texts = [prompts[row] if shared is not None else [*prefix, *prompts[row]] for row in rows]
-            state = _seq2seq_state(loaded, texts) if loaded.architecture == "encoder-decoder" else _decoder_state(
-                loaded, texts, shared
+            state = (
+                _seq2seq_state(loaded, texts)
+                if loaded.architecture == "encoder-decoder"
+                else _decoder_state(loaded, texts, shared)
             )
             _extend(loaded, state, [written[row] for row in rows], max_new_tokens, stop)
             done += len(rows)
@@ -374,7 +397,7 @@ class _Generating:
 
 def _may_share(loaded: Loaded, longest: int) -> bool:
     """A prefix is shared by decoders; not where texts outgrow a sliding window, since padding after it takes up room."""
-    window = loaded.model.config.to_dict().get("sliding_window")  # type: ignore[operator, union-attr]
+    window = loaded.model.config.to_dict().get("sliding_window")
     return loaded.architecture == "decoder" and (window is None or longest <= window)
 
 
@@ -403,7 +426,12 @@ def _decoder_state(loaded: Loaded, texts: list[list[int]], shared: Any) -> _Gene
     mask = torch.cat([torch.ones(len(texts), length, dtype=own.dtype, device=loaded.device), own], dim=1)
     positions = (length + own.cumsum(1) - 1).clamp(min=0)
     outputs = loaded.model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
     )
     return _Generating(outputs.logits[:, -1].float(), cache, mask, positions[:, -1] + 1)
 
@@ -416,11 +444,11 @@ def _seq2seq_state(loaded: Loaded, texts: list[list[int]]) -> _Generating:
     pad = loaded.tokenizer.pad_token_id
     ids = torch.tensor([text + [pad] * (width - len(text)) for text in texts], device=loaded.device)
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=loaded.device)
-    plain = loaded.model.get_base_model() if is_adapted(loaded.model) else loaded.model  # type: ignore[operator]
-    encoded = plain.get_encoder()(input_ids=ids, attention_mask=mask)  # type: ignore[operator]
+    plain = loaded.model.get_base_model() if is_adapted(loaded.model) else loaded.model
+    encoded = plain.get_encoder()(input_ids=ids, attention_mask=mask)
     config = loaded.model.config
     cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
-    start = torch.full((len(texts), 1), config.decoder_start_token_id, device=loaded.device)  # type: ignore[union-attr, arg-type]
+    start = torch.full((len(texts), 1), config.decoder_start_token_id, device=loaded.device)
     outputs = loaded.model(
         encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=start, past_key_values=cache, use_cache=True
     )
@@ -469,7 +497,9 @@ def _extend(loaded: Loaded, state: _Generating, rows: list[Written], limit: int,
         state.logits = outputs.logits[:, -1].float()
 
 
-def classify(loaded: Loaded, texts: Sequence[list[int]], *, batch: int = 64, tell: Callable[[int], None] = lambda done: None) -> torch.Tensor:
+def classify(
+    loaded: Loaded, texts: Sequence[list[int]], *, batch: int = 64, tell: Callable[[int], None] = lambda done: None
+) -> torch.Tensor:
     """Class probabilities (N, C), in the order of `texts`."""
     import torch
 
@@ -496,7 +526,7 @@ def embed(loaded: Loaded, texts: Sequence[list[int]], *, batch: int = 64) -> tor
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             ids, mask = padded([texts[row] for row in rows], loaded)
-            hidden_BTD = body(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # type: ignore[operator]
+            hidden_BTD = body(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             mean_BD = (hidden_BTD * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             if found is None:
                 found = torch.zeros(len(texts), mean_BD.shape[1])

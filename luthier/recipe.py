@@ -163,9 +163,13 @@ class Recipe(Settings):
         for index, check in enumerate(self.gate.checks):
             wanted = check.model_dump()
             if wanted.get("metric") and wanted["metric"] not in scored:
-                problems.append(f"gate.checks[{index}].metric: {unknown('scored metric called', wanted['metric'], scored)}")
+                problems.append(
+                    f"gate.checks[{index}].metric: {unknown('scored metric called', wanted['metric'], scored)}"
+                )
             if "baseline" in wanted and wanted["baseline"] not in names:
-                problems.append(f"gate.checks[{index}].baseline: {unknown('baseline called', wanted['baseline'], names)}")
+                problems.append(
+                    f"gate.checks[{index}].baseline: {unknown('baseline called', wanted['baseline'], names)}"
+                )
         for index, baseline in enumerate(self.score.baselines):
             if baseline.tasks and self.task.kind not in baseline.tasks:
                 problems.append(
@@ -173,7 +177,9 @@ class Recipe(Settings):
                     f"it is made for {', '.join(baseline.tasks)}"
                 )
         if self.train.stop and self.train.stop.metric not in ["loss", *scored]:
-            problems.append(f"train.stop.metric: {unknown('scored metric called', self.train.stop.metric, ['loss', *scored])}")
+            problems.append(
+                f"train.stop.metric: {unknown('scored metric called', self.train.stop.metric, ['loss', *scored])}"
+            )
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -270,7 +276,9 @@ def apply_change(document: dict[str, Any], change: str) -> None:
         reader.version = (1, 2)
         here[steps[-1]] = reader.load(value) if value else ""
     except (KeyError, IndexError, TypeError):
-        raise UserError(f"there is no place '{path}' in the recipe", where="--set", hint="see `luthier schema`") from None
+        raise UserError(
+            f"there is no place '{path}' in the recipe", where="--set", hint="see `luthier schema`"
+        ) from None
 
 
 def explained(problem: ValidationError, document: Any, name: str) -> list[UserError]:
@@ -301,16 +309,13 @@ def _shown(value: Any) -> str:
 
 
 def _place(document: Any, location: list[int | str], name: str) -> str:
-    path, line, here = "", None, document
+    path, line = "", None
+    here: Any = document
     for step in location:
-        if isinstance(here, dict) and step in here:
-            line = here.lc.data[step][0] + 1 if hasattr(here, "lc") and step in (here.lc.data or {}) else line
-            here = here[step]
-        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
-            line = here.lc.data[step][0] + 1 if hasattr(here, "lc") and step in (here.lc.data or {}) else line
-            here = here[step]
-        else:
-            here = None
+        inside = step in here if isinstance(here, dict) else isinstance(here, list) and int(step) < len(here)
+        if inside:
+            line = here.lc.data[step][0] + 1 if step in (here.lc.data or {}) else line
+        here = here[step] if inside else None
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
     return f"{name}:{line}: {path}" if line else f"{name}: {path}"
 
@@ -322,7 +327,7 @@ def _known_keys(document: Any, location: Sequence[int | str]) -> list[str]:
     for step in location:
         here = here[step]
         if isinstance(step, str):
-            inside = [member for member in _settings_in(block.model_fields[_field_of(block, step)].annotation)]
+            inside = _settings_in(block.model_fields[_field_of(block, step)].annotation)
             if not inside:
                 return []
             block = inside[0]

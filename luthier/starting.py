@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from luthier.errors import UserError
 from luthier.readers import Row
@@ -45,7 +44,9 @@ def write_recipe(
         target = target or ask_or("Which column holds the answers?", columns, guessed, ask)
         rest = [name for name in columns if name != target]
         if not rest:
-            raise UserError("has one column only", where=str(table), hint="it needs one to read and one with the answers")
+            raise UserError(
+                "has one column only", where=str(table), hint="it needs one to read and one with the answers"
+            )
         column = column or ask_or("Which column shall the model read?", rest, guess_column(rest, rows, target), ask)
     usual = "minilm" if found == "classify" else "gemma-3-270m"
     base = base or ask_or("Which base model?", ["minilm", "mpnet", "gemma-3-270m"], usual, ask)
@@ -71,7 +72,9 @@ def guess_task(columns: Sequence[str], rows: Sequence[Row], target: str) -> str:
 
 def guess_target(columns: Sequence[str], rows: Sequence[Row], task: str) -> str:
     """A column whose name says that it holds answers, else the one with fewest distinct values (classify) or the last."""
-    named = [c for c in columns if any(word in c.lower() for word in ("label", "target", "clean", "class", "canonical"))]
+    named = [
+        c for c in columns if any(word in c.lower() for word in ("label", "target", "clean", "class", "canonical"))
+    ]
     if named:
         return named[0]
     return min(columns, key=lambda c: (distinct(rows, c) < 2, distinct(rows, c))) if task == "classify" else columns[-1]
@@ -92,7 +95,9 @@ def quoted(text: str) -> str:
     """A name or path as YAML reads it back."""
     import json
 
-    return text if text and all(c.isalnum() or c in "_./-" for c in text) and not text[0].isdigit() else json.dumps(text)
+    return (
+        text if text and all(c.isalnum() or c in "_./-" for c in text) and not text[0].isdigit() else json.dumps(text)
+    )
 
 
 def head(table: Path, task: str) -> list[str]:

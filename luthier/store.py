@@ -207,7 +207,9 @@ class Store:
                 if path.exists():
                     needed |= {artifact.id for artifact in self.why(self._reuse(path))}
         removed, freed = 0, 0
-        for folder in [f for f in self.artifacts.glob("*") if f.name not in needed] + list((self.root / "work").glob("*/")):
+        for folder in [f for f in self.artifacts.glob("*") if f.name not in needed] + list(
+            (self.root / "work").glob("*/")
+        ):
             freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             removed += 1
             with self._lock(folder.name):
@@ -241,7 +243,9 @@ class Store:
         for package, then in manifest["made_with"]["packages"].items():
             now = made_with()["packages"].get(package)
             if now and now.split(".")[0] != then.split(".")[0]:
-                self.listener.say(f"warning: {folder.name} was made with {package} {then}, now {now}; --fresh redoes it")
+                self.listener.say(
+                    f"warning: {folder.name} was made with {package} {then}, now {now}; --fresh redoes it"
+                )
         return Artifact(folder, folder.name, manifest["content"], manifest)
 
     @contextmanager
@@ -308,7 +312,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not {"files", "content", "made_with"} <= manifest.keys():
             raise ValueError("parts are missing")
     except (OSError, ValueError) as problem:
-        raise UserError(f"cannot be read ({problem})", where=str(file), hint="remove its folder and run again") from None
+        raise UserError(
+            f"cannot be read ({problem})", where=str(file), hint="remove its folder and run again"
+        ) from None
     return manifest
 
 

@@ -37,14 +37,20 @@ def table(done: Run) -> None:
         for verdict in facts["verdicts"]:
             estimate = "not measured" if verdict["estimate"] is None else f"{verdict['estimate']:.3f}"
             kind = "required" if verdict["required"] else "advisory"
-            checks.add_row(f"{MARKS[verdict['outcome']]} {verdict['outcome']}", verdict["check"], estimate, str(verdict["n"]), kind)
+            checks.add_row(
+                f"{MARKS[verdict['outcome']]} {verdict['outcome']}", verdict["check"], estimate, str(verdict["n"]), kind
+            )
         console.print(checks)
     reused = [role for role, artifact in done.artifacts.items() if artifact.reused and role != "base"]
     if len(reused) == len(done.artifacts) - 1:
         console.print("everything was served from the store; nothing had changed")
     opened = facts["openings"]["test"]
     console.print(f"the test split was opened for {opened} candidate{'s' if opened != 1 else ''} so far")
-    verdict = "RELEASED" if done.released else ("NOT RELEASED" if facts["verdicts"] else "no checks in the recipe, so no verdict")
+    verdict = (
+        "RELEASED"
+        if done.released
+        else ("NOT RELEASED" if facts["verdicts"] else "no checks in the recipe, so no verdict")
+    )
     console.print(f"[bold]{verdict}[/bold]  {done.name}")
     console.print(f"report  {os.path.relpath(done.folder / 'report.html')}", soft_wrap=True)
     console.print(f"next    {facts['next']}", soft_wrap=True)

@@ -21,7 +21,9 @@ def tokenizer(kind: str = "decoder") -> Any:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     if kind == "encoder":
-        made.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)])
+        made.post_processor = processors.TemplateProcessing(
+            single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+        )
     if kind == "encoder-decoder":
         made.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 2)])
     return PreTrainedTokenizerFast(
@@ -39,8 +41,15 @@ def build(folder: Path, shape: str, dropout: float = 0.0) -> Path:
     """A model folder of one of the shapes llama, gemma3, gpt2, bert, mpnet, t5."""
     import torch
     from transformers import (
-        AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, BertConfig, Gemma3TextConfig, GPT2Config,
-        LlamaConfig, MPNetConfig, T5Config,
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForSeq2SeqLM,
+        BertConfig,
+        Gemma3TextConfig,
+        GPT2Config,
+        LlamaConfig,
+        MPNetConfig,
+        T5Config,
     )  # fmt: skip
 
     common = {"vocab_size": sizes(), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

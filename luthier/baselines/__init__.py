@@ -35,7 +35,9 @@ class Baseline(Choice):
         raise NotImplementedError
 
 
-def answered(example: Example, output: str, confidence: float = 1.0, candidates: list[tuple[str, float]] | None = None) -> Prediction:
+def answered(
+    example: Example, output: str, confidence: float = 1.0, candidates: list[tuple[str, float]] | None = None
+) -> Prediction:
     """A prediction of `example` that carries over what scoring needs."""
     return Prediction(
         id=example.id, task=example.task, output=output, confidence=confidence, candidates=candidates or [],

@@ -10,7 +10,9 @@ from typing import ClassVar
 from luthier.baselines import Baseline, Setting, answered
 from luthier.seams import Example, Prediction
 
-Rule = Callable[[str, str], str | None]  # (value, ISO country or "") -> canonical value, or None where it does not apply
+Rule = Callable[
+    [str, str], str | None
+]  # (value, ISO country or "") -> canonical value, or None where it does not apply
 
 
 class Rules(Baseline):
@@ -55,10 +57,12 @@ def iso_date(value: str, country: str) -> str | None:
 
     year_first = bool(re.match(r"\D*\d{4}\D", value))
     try:
-        found = parser.parse(value, dayfirst=country not in ("US", "") and not year_first, yearfirst=year_first, fuzzy=True)
+        found = parser.parse(
+            value, dayfirst=country not in ("US", "") and not year_first, yearfirst=year_first, fuzzy=True
+        )
     except (parser.ParserError, OverflowError):
         return None
-    return found.date().isoformat()
+    return str(found.date().isoformat())
 
 
 def e164(value: str, country: str) -> str | None:

@@ -46,7 +46,9 @@ class Tfidf(Baseline):
         fitted = model(best).fit(texts, labels)
         names = [str(name) for name in fitted.classes_]
         found = []
-        for example, row in zip(examples, fitted.predict_proba([str(setting.task.prompt(e)) for e in examples]), strict=True):
+        for example, row in zip(
+            examples, fitted.predict_proba([str(setting.task.prompt(e)) for e in examples]), strict=True
+        ):
             ranked = sorted(zip(names, row.tolist(), strict=True), key=lambda pair: -pair[1])[:5]
             found.append(answered(example, ranked[0][0], ranked[0][1], ranked))
         return found

@@ -37,17 +37,25 @@ class Untuned(Baseline):
             return self.neighbours(train, examples, setting)
         return self.few_shot(loaded, train, examples, setting)
 
-    def few_shot(self, loaded: Loaded, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
+    def few_shot(
+        self, loaded: Loaded, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> list[Prediction]:
         """Answers after `shots` solved examples; each example is one line, and a line break ends the answer."""
         shots = spread(train, self.shots, setting.seed)
         task, tokenizer = setting.task, loaded.tokenizer
         solved = "".join(f"{line(task.prompt(shot))}{task.completion(str(shot.answer()))}\n" for shot in shots)
         if task.objective == "classify":
             solved = "".join(f"{line(task.prompt(shot))} => {shot.answer()}\n" for shot in shots)
-        prefix = prompt_ids(solved, tokenizer) if loaded.architecture == "decoder" else tokenizer(solved, add_special_tokens=False)["input_ids"]
+        prefix = (
+            prompt_ids(solved, tokenizer)
+            if loaded.architecture == "decoder"
+            else tokenizer(solved, add_special_tokens=False)["input_ids"]
+        )
         ask = [f"{line(task.prompt(e))}{' =>' if task.objective == 'classify' else ''}" for e in examples]
         distinct = list(dict.fromkeys(ask))
-        texts = [shortened(tokenizer(text, add_special_tokens=False)["input_ids"], setting.max_length) for text in distinct]
+        texts = [
+            shortened(tokenizer(text, add_special_tokens=False)["input_ids"], setting.max_length) for text in distinct
+        ]
         stop = line_ends(tokenizer) | {tokenizer.eos_token_id}
         written = generate(
             loaded, texts, max_new_tokens=setting.engine.max_new_tokens, stop=stop, batch=setting.engine.batch_size,
@@ -62,16 +70,22 @@ class Untuned(Baseline):
     def neighbours(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
         """The label of the training example whose embedding is nearest by cosine."""
         if setting.task.objective != "classify":
-            raise UserError("an encoder cannot write text", where="score.baselines untuned", hint="leave it out for this base")
+            raise UserError(
+                "an encoder cannot write text", where="score.baselines untuned", hint="leave it out for this base"
+            )
         loaded = load(setting.base, purpose="label", labels=["a", "b"], device=setting.device)
         vectors = [
-            embed(loaded, [asked(setting.task.prompt(e), loaded.tokenizer, "encoder", setting.max_length) for e in part])
+            embed(
+                loaded, [asked(setting.task.prompt(e), loaded.tokenizer, "encoder", setting.max_length) for e in part]
+            )
             for part in (train, examples)
         ]
         nearest = (vectors[1] @ vectors[0].T).max(dim=1)
         return [
             answered(example, str(train[place].answer()), max(0.0, min(1.0, similarity)))
-            for example, place, similarity in zip(examples, nearest.indices.tolist(), nearest.values.tolist(), strict=True)
+            for example, place, similarity in zip(
+                examples, nearest.indices.tolist(), nearest.values.tolist(), strict=True
+            )
         ]
 
 

@@ -37,7 +37,9 @@ class Torch(Engine):
         if not texts:
             return []
         if loaded.purpose == "label":
-            for row in classify(loaded, texts, batch=self.batch_size, tell=lambda done: tell(done, len(texts))).tolist():
+            for row in classify(
+                loaded, texts, batch=self.batch_size, tell=lambda done: tell(done, len(texts))
+            ).tolist():
                 ranked = sorted(zip(loaded.labels, row, strict=True), key=lambda pair: -pair[1])[:5]
                 answers.append((ranked[0][0], ranked[0][1], [(label, round(p, 6)) for label, p in ranked]))
         else:
@@ -63,7 +65,7 @@ def stop_tokens(loaded: Loaded) -> set[int]:
     """Tokens that end an answer: the tokenizer's end token and those of the model's generation settings."""
     stop = {loaded.tokenizer.eos_token_id}
     settings = loaded.model.generation_config
-    named = settings.eos_token_id if settings is not None else None  # type: ignore[union-attr]
+    named = settings.eos_token_id if settings is not None else None
     if named is not None:
-        stop |= set(named if isinstance(named, list) else [named])  # type: ignore[arg-type]
+        stop |= set(named if isinstance(named, list) else [named])
     return {token for token in stop if token is not None}

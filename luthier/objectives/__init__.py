@@ -21,7 +21,9 @@ class Objective(Choice):
 
     family: ClassVar[str] = "objectives"
 
-    def encode(self, example: Example, task: Task, tokenizer: Any, architecture: str, labels: Sequence[str], max_length: int) -> Encoded:
+    def encode(
+        self, example: Example, task: Task, tokenizer: Any, architecture: str, labels: Sequence[str], max_length: int
+    ) -> Encoded:
         """The example in tokens with its supervision; without a target, the prompt alone."""
         raise NotImplementedError
 

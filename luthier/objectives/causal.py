@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class Causal(Objective):
     """Write the answer and the end token."""
 
-    def encode(self, example: Example, task: Task, tokenizer: Any, architecture: str, labels: Sequence[str], max_length: int) -> Encoded:
+    def encode(
+        self, example: Example, task: Task, tokenizer: Any, architecture: str, labels: Sequence[str], max_length: int
+    ) -> Encoded:
         prompt = task.prompt(example)
         answer = example.answer()
         if isinstance(prompt, list):
@@ -36,7 +38,10 @@ class Causal(Objective):
         if cut and len(target) < max_length - 1:
             ids = shortened(ids, max_length - len(target))
         return Encoded(
-            ids=ids + target, supervised=[False] * len(ids) + [True] * len(target), cut_tokens=cut, weight=example.weight
+            ids=ids + target,
+            supervised=[False] * len(ids) + [True] * len(target),
+            cut_tokens=cut,
+            weight=example.weight,
         )
 
     def loss(self, loaded: Loaded, batch: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
@@ -64,7 +69,7 @@ def seq2seq_loss(loaded: Loaded, batch: Sequence[Encoded]) -> tuple[torch.Tensor
 
     ids_BT, mask_BT = padded([example.ids for example in batch], loaded)
     wanted_BT, wanted_mask_BT = padded([example.labels for example in batch], loaded)
-    start = torch.full_like(wanted_BT[:, :1], loaded.model.config.decoder_start_token_id)  # type: ignore[union-attr, arg-type]
+    start = torch.full_like(wanted_BT[:, :1], loaded.model.config.decoder_start_token_id)
     positions_S = wanted_mask_BT.reshape(-1).nonzero()[:, 0]
     losses_S = token_losses(
         loaded, positions_S, wanted_BT.reshape(-1)[positions_S], input_ids=ids_BT, attention_mask=mask_BT,

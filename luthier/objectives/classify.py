@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class Classify(Objective):
     """One label out of the known ones."""
 
-    def encode(self, example: Example, task: Task, tokenizer: Any, architecture: str, labels: Sequence[str], max_length: int) -> Encoded:
+    def encode(
+        self, example: Example, task: Task, tokenizer: Any, architecture: str, labels: Sequence[str], max_length: int
+    ) -> Encoded:
         text = str(task.prompt(example))
         ids = tokenizer(text)["input_ids"]
         cut = max(0, len(ids) - max_length)

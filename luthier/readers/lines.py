@@ -34,7 +34,9 @@ class Lines(Reader):
             empty = False
             parts = text.split(self.separator, len(self.columns) - 1)
             if found := flaw(text):
-                yield Quarantined(path.name, line.number, "", excerpt(text), "encoding", f"character {found.at + 1}: {found.what}")
+                yield Quarantined(
+                    path.name, line.number, "", excerpt(text), "encoding", f"character {found.at + 1} cannot be decoded"
+                )
             elif len(parts) < len(self.columns):
                 reason = f"{len(parts)} columns where {len(self.columns)} were named"
                 yield Quarantined(path.name, line.number, "", excerpt(text), "ragged", reason)
@@ -45,7 +47,12 @@ class Lines(Reader):
 
     def describe(self, path: Path) -> dict[str, Any]:
         refuse_unfit(path, encoding=self.encoding)
-        return {"format": self.kind, "encoding": self._encoding(path), "separator": self.separator, "columns": self.columns}
+        return {
+            "format": self.kind,
+            "encoding": self._encoding(path),
+            "separator": self.separator,
+            "columns": self.columns,
+        }
 
     def _encoding(self, path: Path) -> str:
         return find_encoding(path)[0] if self.encoding == "auto" else self.encoding

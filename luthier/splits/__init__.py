@@ -38,5 +38,5 @@ class Split(Choice):
         return {}
 
     def assign(self, units: Sequence[Unit], seed: int) -> list[str]:
-        """"train", "validation" or "test" for each unit, in the same order; a function of ids and seed alone."""
+        """ "train", "validation" or "test" for each unit, in the same order; a function of ids and seed alone."""
         raise NotImplementedError

@@ -15,7 +15,7 @@ from typing import Any
 from luthier import seams
 from luthier.batching import Encoded
 from luthier.checks import slice_value
-from luthier.choice import Settings, find, unknown
+from luthier.choice import Settings, unknown
 from luthier.errors import Problems, UserError
 from luthier.model import architecture_of, load_tokenizer
 from luthier.objectives import Objective
@@ -24,7 +24,7 @@ from luthier.reading import detect
 from luthier.recipe import Prepare as PrepareSettings
 from luthier.seams import Example
 from luthier.splits import Unit
-from luthier.store import Artifact, Out, stage
+from luthier.store import Artifact, Out, stage, write_durably
 from luthier.tasks import Dropped, Task
 
 SPLITS = ("train", "validation", "test")
@@ -63,15 +63,21 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     files = {"": inputs["table"].path}
     files |= {role.removeprefix("split_"): a.path for role, a in inputs.items() if role.startswith("split_")}
     draft = out.checkpoints / "examples.jsonl"
-    flow, source, quarantined = Flow(), {}, []
+    flow = Flow()
+    source: dict[str, Any] = {}
+    quarantined: list[Quarantined] = []
     cards: list[Card] = []
-    wanted = sorted({*settings.split.needs(), *settings.slices.values(), *settings.hold_out, settings.split.entity_column()} - {""})
+    wanted = sorted(
+        {*settings.split.needs(), *settings.slices.values(), *settings.hold_out, settings.split.entity_column()} - {""}
+    )
     with out.timed("read"), draft.open("w", encoding="utf-8", newline="\n") as file:
         for name, path in files.items():
             reader = settings.reader or detect(path)
             described = reader.describe(path)
             source = source or {"file": path.name, **described}
-            out.say(f"read {path.name}: {', '.join(f'{key} {value}' for key, value in described.items() if key != 'columns')}")
+            out.say(
+                f"read {path.name}: {', '.join(f'{key} {value}' for key, value in described.items() if key != 'columns')}"
+            )
             aligned = inputs["target_table"].path if "target_table" in inputs and not name else None
             check_columns(described.get("columns"), task, wanted, path, has_targets=aligned is None)
             for row, truth in rows(path, reader, aligned, flow, quarantined):
@@ -81,12 +87,17 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
                         flow.dropped[made.rule] += 1
                         continue
                     if settings.id_column:
-                        made.id = f"{row.values[settings.id_column]}{made.id[made.id.find(':') :] if ':' in made.id else ''}"
+                        made.id = (
+                            f"{row.values[settings.id_column]}{made.id[made.id.find(':') :] if ':' in made.id else ''}"
+                        )
                     elif name:
                         made.id = f"{name}/{made.id}"
                     cards.append(card(made, row, settings, wanted, name or path.name, path.name))
                     file.write(json.dumps(asdict(made), ensure_ascii=False) + "\n")
-    seams.write(out.folder / "quarantine", quarantined)  # type: ignore[type-var]
+    write_durably(
+        out.folder / "quarantine.jsonl",
+        "".join(json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in quarantined).encode(),
+    )
     check_quarantine(flow, quarantined, settings, source)
     check_ids(cards, settings)
     if not cards:
@@ -140,16 +151,17 @@ class Flow:
     def steps(self, gone: Counter[str], too_long: int, n: int) -> list[dict[str, Any]]:
         """The flow picture's steps."""
         kept = n - gone.total()
-        found = [
+        found: list[dict[str, Any]] = [
             {"step": "read", "in": self.read, "kept": self.rows, "fates": {"quarantined": self.read - self.rows}},
             {"step": "examples", "made": self.examples, "in": self.examples, "kept": n, "fates": dict(self.dropped)},
             {"step": "deduplicate", "in": n, "kept": kept, "fates": dict(gone)},
             {"step": "fit in max_length", "in": kept, "kept": kept - too_long, "fates": {"too long": too_long}},
         ]
         for step in found:
-            step["fates"] = {name: count for name, count in step["fates"].items() if count}  # type: ignore[attr-defined]
-            if step["in"] != step["kept"] + sum(step["fates"].values()):  # type: ignore[attr-defined]
+            fates = {name: count for name, count in step["fates"].items() if count}
+            if step["in"] != step["kept"] + sum(fates.values()):
                 raise AssertionError(f"rows were lost in step {step}")
+            step["fates"] = fates
         return found
 
 
@@ -174,21 +186,27 @@ def rows(
                 hint=f"give {aligned.name} one row for each row of {path.name}, in the same order",
             )  # fmt: skip
         flow.read += 1
-        bad = [part for part in (record, truth) if isinstance(part, Quarantined)]
-        if bad:
-            quarantined.append(bad[0])
+        if isinstance(record, Quarantined):
+            quarantined.append(record)
+            continue
+        if isinstance(truth, Quarantined):
+            quarantined.append(truth)
             continue
         flow.rows += 1
         yield record, truth
 
 
-def check_columns(columns: list[str] | None, task: Task, wanted: Sequence[str], path: Path, *, has_targets: bool) -> None:
+def check_columns(
+    columns: list[str] | None, task: Task, wanted: Sequence[str], path: Path, *, has_targets: bool
+) -> None:
     """Every column that the recipe names must be there; all that are missing are told at once."""
     if columns is None:
         return
     named = [*task.columns(), *wanted, *(task.targets() if has_targets else [])]
     problems = [
-        UserError(unknown("column", name, columns), where=str(path)) for name in dict.fromkeys(named) if name not in columns
+        UserError(unknown("column", name, columns), where=str(path))
+        for name in dict.fromkeys(named)
+        if name not in columns
     ]
     both = sorted(set(task.columns()) & set(task.targets())) if has_targets else []
     problems += [
@@ -212,10 +230,18 @@ def card(example: Example, row: Row, settings: PrepareSettings, wanted: Sequence
     asked = json.dumps(example.input, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
     answered = asked + json.dumps(example.target, sort_keys=True).encode()
     unit = Unit(example.id, example.entity, example.answer() or "", file, columns)
-    return Card(unit, hashlib.sha256(asked).digest()[:12], hashlib.sha256(answered).digest()[:12], held_out, slices=example.slices)
+    return Card(
+        unit,
+        hashlib.sha256(asked).digest()[:12],
+        hashlib.sha256(answered).digest()[:12],
+        held_out,
+        slices=example.slices,
+    )
 
 
-def check_quarantine(flow: Flow, quarantined: list[Quarantined], settings: PrepareSettings, source: dict[str, Any]) -> None:
+def check_quarantine(
+    flow: Flow, quarantined: list[Quarantined], settings: PrepareSettings, source: dict[str, Any]
+) -> None:
     """Stop when too many records could not be read, naming the first ones."""
     if flow.read == 0:
         raise UserError("holds no records", where=source["file"], hint="give a file with rows under its header")
@@ -340,7 +366,9 @@ class Audit:
             self.kept[split] += 1
             self.look(example, encoded, task, tokenizer)
             if split == "train" and self.kept[split] <= PREVIEWS:
-                previews.write(json.dumps({"id": example.id, "pieces": pieces(encoded, tokenizer)}, ensure_ascii=False) + "\n")
+                previews.write(
+                    json.dumps({"id": example.id, "pieces": pieces(encoded, tokenizer)}, ensure_ascii=False) + "\n"
+                )
             yield example
 
     def look(self, example: Example, encoded: Encoded, task: Task, tokenizer: Any) -> None:
@@ -355,7 +383,9 @@ class Audit:
         if task.objective == "classify":
             self.giveaways += bool(re.search(rf"(?<!\w){re.escape(label)}(?!\w)", str(task.prompt(example))))
             return
-        supervised = encoded.labels or [t for t, carries in zip(encoded.ids, encoded.supervised, strict=True) if carries]
+        supervised = encoded.labels or [
+            t for t, carries in zip(encoded.ids, encoded.supervised, strict=True) if carries
+        ]
         if not supervised:
             self.note("no supervised token", example)
         elif encoded.cut_tokens and label and len(supervised) >= len(encoded.ids) - 1:
@@ -371,7 +401,11 @@ class Audit:
     def judge(self, file: str, settings: PrepareSettings) -> None:
         """Refuse supervision that would train the wrong thing."""
         found = [
-            UserError(f"{count} of {self.n} examples have {problem}", where=self.first[problem], hint="raise prepare.max_length")
+            UserError(
+                f"{count} of {self.n} examples have {problem}",
+                where=self.first[problem],
+                hint="raise prepare.max_length",
+            )
             for problem, count in self.problems.items()
         ]
         if self.truncated and settings.truncation == "error":

@@ -35,7 +35,10 @@ def score(config: Score, out: Out, examples: Artifact, tuned: Artifact, **rivals
     systems = {name: list(seams.read(a.path / "predictions", Prediction)) for name, a in rivals.items()}
     systems[TUNED] = list(seams.read(tuned.path / "predictions", Prediction))
     labels = label_set(*systems.values())
-    scored = {name: {"metrics": figures(config, rows, labels), "slices": sliced(config, rows, labels)} for name, rows in systems.items()}
+    scored = {
+        name: {"metrics": figures(config, rows, labels), "slices": sliced(config, rows, labels)}
+        for name, rows in systems.items()
+    }
     best = systems[TUNED]
     scores = {
         "main": config.metrics[0].kind, "order": list(systems), "systems": scored,
@@ -110,7 +113,7 @@ def difference(prediction: Prediction) -> str:
         return "digits differ" if len(digits[0]) == len(digits[1]) else "number of digits differs"
     if digits[0] == digits[1] and letters[0] != letters[1]:
         return "letters differ"
-    if digits == ["", ""] and letters[0] == letters[1] or digits[0] == digits[1]:
+    if digits[0] == digits[1] and letters[0] == letters[1]:
         return "punctuation differs"
     return "letters and digits differ"
 

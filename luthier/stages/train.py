@@ -41,7 +41,12 @@ def train(config: Train, out: Out, examples: Artifact, base: Artifact) -> dict[s
     labels = examples.facts["label_names"]
     purpose: models.Purpose = "label" if task.objective == "classify" else "text"
     loaded = models.load(
-        base.path, purpose=purpose, labels=labels, device=config.device, precision=config.train.precision, seed=config.seed
+        base.path,
+        purpose=purpose,
+        labels=labels,
+        device=config.device,
+        precision=config.train.precision,
+        seed=config.seed,
     )
     if template := task.model_dump().get("chat_template"):
         loaded.tokenizer.chat_template = template
@@ -71,7 +76,7 @@ def train(config: Train, out: Out, examples: Artifact, base: Artifact) -> dict[s
         progress = fit(loaded, encoded["train"], objective, config.train, evaluate, out, config.seed)
     models.save(loaded, out.folder / "model", base_name=config.base_name, extra={"task": task.model_dump(mode="json")})
     (out.folder / "history.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in progress.history))
-    last = next((entry for entry in reversed(progress.history) if "loss" in entry), {})
+    last: dict[str, Any] = next((entry for entry in reversed(progress.history) if "loss" in entry), {})
     return {
         "parameters": {"trainable": sum(p.numel() for p in loaded.model.parameters() if p.requires_grad), "total": total},
         "steps": progress.step, "epochs": last.get("epoch", 0.0), "stopped": progress.stopped, "best": progress.best,

@@ -35,7 +35,9 @@ class Freeze(Technique):
             if not any(fnmatch.fnmatch(name, pattern) for name, _ in model.named_parameters()):
                 example = next(name for name, _ in model.named_parameters())
                 raise UserError(
-                    f"no parameter matches '{pattern}'", where="train.techniques freeze", hint=f"names look like {example}"
+                    f"no parameter matches '{pattern}'",
+                    where="train.techniques freeze",
+                    hint=f"names look like {example}",
                 )
         for name, parameter in model.named_parameters():
             layer = layer_of(name)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 class Full(Technique):
     """Train all the weights."""
 
-    excludes: ClassVar[dict[str, str]] = {"lora": "lora trains small matrices beside frozen weights, full trains the weights"}
+    excludes: ClassVar[dict[str, str]] = {
+        "lora": "lora trains small matrices beside frozen weights, full trains the weights"
+    }
     recommended_learning_rate: ClassVar[float | None] = 1e-5
 
     def attach(self, model: nn.Module) -> nn.Module:

@@ -36,10 +36,14 @@ class Lora(Technique):
         from peft import LoraConfig, get_peft_model
 
         layers = {layer for name, _ in model.named_parameters() if (layer := layer_of(name)) is not None}
-        frozen = {layer for name, p in model.named_parameters() if (layer := layer_of(name)) is not None and not p.requires_grad}
+        frozen = {
+            layer
+            for name, p in model.named_parameters()
+            if (layer := layer_of(name)) is not None and not p.requires_grad
+        }
         attention = self.targets == "attention"
         config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,  # type: ignore[arg-type]
+            r=self.rank, lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
             target_modules=linear_modules(model, attention) if isinstance(self.targets, str) else self.targets,
             lora_dropout=self.dropout, use_rslora=self.rslora, use_dora=self.dora, task_type=purpose_of(model),
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
@@ -48,7 +52,7 @@ class Lora(Technique):
         with warnings.catch_warnings():
             # peft 0.21 asks transformers 5.23 for a name that the latter renames in v6; nothing for the user to do
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            return get_peft_model(model, config)  # type: ignore[return-value, arg-type]
+            return get_peft_model(model, config)
 
 
 def linear_modules(model: nn.Module, attention: bool) -> list[str]:

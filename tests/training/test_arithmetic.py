@@ -109,7 +109,7 @@ def test_an_example_weight_scales_its_part_of_the_loss(folders: dict[str, Path])
     assert weighted == pytest.approx(repeated, rel=1e-5)
 
 
-def test_every_example_is_seen_once_in_an_epoch_and_batches_hold_like_lengths() -> None:
+def test_every_example_is_seen_once_in_an_epoch_and_micro_batches_hold_like_lengths() -> None:
     draw = random.Random(0)
     lengths = [draw.randint(5, 60) for _ in range(333)]
     steps = plan(lengths, 16, 256, seed=3, epoch=0)
@@ -119,8 +119,10 @@ def test_every_example_is_seen_once_in_an_epoch_and_batches_hold_like_lengths() 
     assert steps != plan(lengths, 16, 256, seed=3, epoch=1)
     assert steps != plan(lengths, 16, 256, seed=4, epoch=0)
     computed = sum(len(micro) * max(lengths[i] for i in micro) for step in steps for micro in step)
-    assert computed < 1.1 * sum(lengths)  # unsorted batches of 16 compute 1.7 times as much
-    assert all(len(micro) * max(lengths[i] for i in micro) <= 256 or len(micro) == 1 for step in steps for micro in step)
+    assert computed < 1.2 * sum(lengths)  # uncut batches of 16 compute 1.7 times as much
+    assert all(
+        len(micro) * max(lengths[i] for i in micro) <= 256 or len(micro) == 1 for step in steps for micro in step
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,9 @@ def test_batched_generation_writes_what_transformers_writes(folders: dict[str, P
 
 @pytest.mark.parametrize("shape", ["llama", "gemma3", "gpt2"])
 @pytest.mark.parametrize("length", [30, 80])  # within and beyond gemma3's sliding window of 64
-def test_a_shared_prefix_is_computed_once_with_the_same_answers(folders: dict[str, Path], shape: str, length: int) -> None:
+def test_a_shared_prefix_is_computed_once_with_the_same_answers(
+    folders: dict[str, Path], shape: str, length: int
+) -> None:
     loaded = models.load(folders[shape], purpose="text", device="cpu")
     prefix = [1, *range(40, 40 + length)]
     prompts = [e.ids[1:-3] for e in some(shape, 5)]
