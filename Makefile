@@ -57,7 +57,7 @@ docs: setup ## Write docs/reference/ anew from the code.
 	$(BIN)/luthier schema > docs/reference/recipe.schema.json
 	$(BIN)/typer luthier.cli utils docs --name luthier --title 'The command line' --output docs/reference/cli.md
 
-soak: setup ## The slow tests in full (LUTHIER_SOAK=1): every fault and trial, not a sample of them.
+soak: setup ## The slow tests with many more trials (LUTHIER_SOAK=1).
 	LUTHIER_SOAK=1 $(BIN)/python -m pytest -m slow
 
 clean: ## Remove the environment and every cache; recipes' stores (.luthier/) stay.

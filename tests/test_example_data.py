@@ -1,0 +1,74 @@
+"""The example tables: made again from their seed, and true."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import importlib.util
+from datetime import date
+from pathlib import Path
+from types import ModuleType
+
+import phonenumbers
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+MADE_WITH = {"babel": "2.18.0", "phonenumbers": "9.0.43"}
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_suppliers", EXAMPLES / "make_suppliers.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (EXAMPLES / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_committed_tables_are_what_the_seed_makes(maker: ModuleType) -> None:
+    for package, version in MADE_WITH.items():
+        if importlib.metadata.version(package) != version:
+            pytest.skip(f"the tables were made with {package} {version}, and locale data change between versions")
+    for name, made in maker.tables(7).items():
+        assert rows(name) == made
+    assert maker.tables(8)["suppliers.csv"] != maker.tables(7)["suppliers.csv"]
+
+
+def test_canonical_values_are_true() -> None:
+    for row in rows("suppliers.csv"):
+        if row["founded"]:
+            assert date.fromisoformat(row["founded_clean"]).year >= 1950
+        if row["phone"]:
+            assert phonenumbers.is_valid_number(phonenumbers.parse(row["phone_clean"]))
+        if row["revenue"]:
+            currency, amount = row["revenue_clean"].split(" ")
+            assert len(currency) == 3
+            assert float(amount) > 0
+        if row["company"]:
+            name, form = row["company_clean"].split(" | ")
+            assert name.split(" ")[0].lower() in row["company"].lower()
+            assert form
+
+
+def test_held_out_countries_and_formats_are_a_small_part_and_the_new_table_holds_no_answers() -> None:
+    labelled, new = rows("suppliers.csv"), rows("suppliers_new.csv")
+    held = [row for row in labelled if row["country"] in ("NL", "JP", "BR") or row["style"] == "rare"]
+    assert len(labelled) == 161
+    assert len(held) == 12
+    assert {row["country"] for row in held if row["style"] == "rare"} & {"NL", "JP", "BR"} == set()
+    assert not [column for column in new[0] if "clean" in column]
+    assert [row["supplier"] for row in new] == [row["supplier"] for row in rows("suppliers_new_truth.csv")]
+
+
+def test_one_messy_value_never_means_two_things_in_one_country() -> None:
+    meanings: dict[tuple[str, str, str], str] = {}
+    for row in rows("suppliers.csv"):
+        for column in ("founded", "phone", "revenue", "company", "origin"):
+            key = (column, row["country"], row[column])
+            assert meanings.setdefault(key, row[f"{column}_clean"]) == row[f"{column}_clean"]

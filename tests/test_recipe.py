@@ -1,0 +1,133 @@
+"""Recipes: every error at once, in the user's words, with line and path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from luthier.errors import Problems, UserError
+from luthier.recipe import load, loads, schema
+
+GOOD = """\
+version: 1
+name: good
+task: {kind: classify, table: t.csv, text: text, label: label}
+base: {kind: package, name: minilm}
+"""
+
+
+def sentences(text: str, *changes: str) -> list[str]:
+    with pytest.raises(Problems) as told:
+        loads(text, folder=Path(), changes=changes, name="r.yaml")
+    return [problem.sentence() for problem in told.value.problems]
+
+
+def test_all_errors_of_a_recipe_are_told_at_once_with_line_path_and_suggestion() -> None:
+    text = """\
+version: 1
+name: bad
+task: {kind: clasify, table: t.csv}
+base: {kind: package, name: minlm}
+prepare:
+  splitt: {kind: random}
+train:
+  epochs: -1
+  learning_rate: fast
+  techniques:
+    - {kind: lorra}
+    - {kind: lora, rnk: 3}
+"""
+    assert sentences(text) == [
+        "r.yaml:3: task: no task called 'clasify'; did you mean 'classify'?",
+        "r.yaml:4: base.name: Input should be 'minilm', 'mpnet' or 'gemma-3-270m' (found 'minlm')",
+        "r.yaml:6: prepare.splitt: no key 'splitt'; did you mean 'split'?",
+        "r.yaml:8: train.epochs: Input should be greater than 0 (found -1)",
+        "r.yaml:9: train.learning_rate: Input should be a valid number, unable to parse string as a number (found 'fast')",
+        "r.yaml:11: train.techniques[0]: no technique called 'lorra'; did you mean 'lora'?",
+        "r.yaml:12: train.techniques[1].rnk: no key 'rnk'; did you mean 'rank'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("addition", "sentence"),
+    [
+        ("train: {techniques: [full, lora]}\n", "r.yaml:5: train.techniques: full and lora do not combine: lora trains small matrices beside frozen weights, full trains the weights"),
+        ("gate: {checks: [{kind: floor, metric: acuracy, at_least: 0.5}]}\n", "r.yaml: gate.checks[0].metric: no scored metric called 'acuracy'; did you mean 'accuracy'?"),
+        ("gate: {checks: [{kind: better_than, baseline: tfidf}]}\n", "r.yaml: gate.checks[0].baseline: no baseline called 'tfidf'; known: "),
+        ("score: {baselines: [rules]}\n", "r.yaml: score.baselines[0]: rules is not made for classify; it is made for standardize"),
+        ("train: {stop: {metric: f2}}\n", "r.yaml: train.stop.metric: no scored metric called 'f2'; did you mean 'f1'?"),
+    ],
+)  # fmt: skip
+def test_what_does_not_hang_together_is_refused_when_the_recipe_is_loaded(addition: str, sentence: str) -> None:
+    assert sentences(GOOD + addition) == [sentence]
+
+
+def test_yaml_is_version_1_2() -> None:
+    recipe = loads(GOOD + "train: {learning_rate: 1e-5}\nprepare: {hold_out: {country: [NO, 2020-01-01]}}\n", folder=Path()).recipe
+    assert recipe.train.learning_rate == 1e-5
+    assert recipe.prepare.hold_out == {"country": ["NO", "2020-01-01"]}
+
+
+def test_a_key_that_is_written_twice_is_an_error_with_its_line() -> None:
+    with pytest.raises(UserError) as told:
+        loads(GOOD + "name: again\n", folder=Path(), name="r.yaml")
+    assert told.value.sentence().startswith('r.yaml:5:1: found duplicate key "name"')
+
+
+def test_broken_yaml_is_told_with_line_and_column() -> None:
+    with pytest.raises(UserError) as told:
+        loads("version: 1\nname: [a\n", folder=Path(), name="r.yaml")
+    assert told.value.where.startswith("r.yaml:3:")
+
+
+def test_a_setting_is_changed_from_outside() -> None:
+    loaded = loads(GOOD, folder=Path(), changes=["train.epochs=2", "train.techniques=[{kind: lora, rank: 3}]", "seed=9"])
+    assert (loaded.recipe.train.epochs, loaded.recipe.seed) == (2, 9)
+    assert loaded.recipe.train.techniques[0].model_dump()["rank"] == 3
+    assert "epochs: 2" in loaded.text
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("train.epochs", "--set: 'train.epochs' is not a change; write --set train.epochs=2"),
+        ("name.first=x", "--set: there is no place 'name.first' in the recipe; see `luthier schema`"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_told(change: str, sentence: str) -> None:
+    with pytest.raises(UserError) as told:
+        loads(GOOD, folder=Path(), changes=[change])
+    assert told.value.sentence() == sentence
+
+
+def test_a_missing_recipe_names_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    with pytest.raises(UserError, match=r"no such recipe file; in that folder: mine\.yaml"):
+        load(tmp_path / "nine.yaml")
+
+
+def test_paths_are_looked_up_beside_the_recipe_and_then_in_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "t.csv").touch()
+    loaded = loads(GOOD, folder=tmp_path)
+    with pytest.raises(UserError, match="there is no file t.csv in"):
+        loaded.path("t.csv")
+    monkeypatch.setenv("LUTHIER_DATA", str(tmp_path / "data"))
+    assert loaded.path("t.csv") == tmp_path / "data" / "t.csv"
+
+
+def test_the_schema_offers_every_member_of_a_family() -> None:
+    text = str(schema())
+    for kind in ("lora", "freeze", "exact_match", "stratified", "gemma-3-270m", "tfidf", "better_than"):
+        assert f"'{kind}'" in text
+    assert schema()["properties"]["train"]
+
+
+def test_the_recipes_that_we_ship_are_valid() -> None:
+    recipes = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+    assert len(recipes) >= 4
+    for path in recipes:
+        assert load(path).recipe.name

@@ -1,0 +1,214 @@
+"""The store: what is finished is whole, what is known is not done again, and what was changed is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier.errors import MachineError, UserError
+from luthier.store import Artifact, Out, Store, stage
+
+CALLS: list[str] = []
+
+
+@stage(version=1)
+def copy(config: dict[str, Any], out: Out, source: Artifact) -> dict[str, Any]:
+    """A stage that writes its input and a suffix."""
+    CALLS.append("copy")
+    text = source.path.read_text() if source.path.is_file() else (source.path / "text").read_text()
+    (out.folder / "text").write_text(text + config["suffix"])
+    return {"letters": len(text)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    CALLS.clear()
+    return Store(tmp_path / "store")
+
+
+def source(store: Store, tmp_path: Path, text: str = "abc", name: str = "in.txt") -> Artifact:
+    path = tmp_path / name
+    path.write_text(text)
+    return store.take(path)
+
+
+def test_a_known_stage_is_not_done_again(store: Store, tmp_path: Path) -> None:
+    first = store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    again = store.do(copy, {"suffix": "!"}, source=source(store, tmp_path, name="elsewhere.txt"))
+    assert CALLS == ["copy"]
+    assert (first.reused, again.reused) == (False, True)
+    assert first.content == again.content
+    assert again.facts == {"letters": 3}
+
+
+def test_editing_the_source_or_the_config_changes_every_artifact_after_it(store: Store, tmp_path: Path) -> None:
+    def chain(text: str, suffix: str) -> str:
+        middle = store.do(copy, {"suffix": suffix}, source=source(store, tmp_path, text))
+        return store.do(copy, {"suffix": "?"}, source=middle).id
+
+    assert len({chain("abc", "!"), chain("abd", "!"), chain("abc", ".")}) == 3
+    assert chain("abc", "!") == chain("abc", "!")
+
+
+def test_fresh_does_each_stage_once_more_and_gives_the_same_content(store: Store, tmp_path: Path) -> None:
+    first = store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    anew = Store(store.root, fresh=True)
+    redone = anew.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    anew.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    assert CALLS == ["copy", "copy"]
+    assert redone.content == first.content
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "add", "facts"])
+def test_verify_names_the_file_that_was_harmed(store: Store, tmp_path: Path, harm: str) -> None:
+    made = store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    assert store.verify() == []
+    file = made.path / "text"
+    if harm == "flip":
+        file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    elif harm == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif harm == "remove":
+        file.unlink()
+    elif harm == "add":
+        file = made.path / "more"
+        file.write_text("x")
+    else:
+        file = made.path / "manifest.json"
+        file.write_text(file.read_text().replace('"letters": 3', '"letters": 4'))
+    assert [problem.where for problem in store.verify()] == [str(file)]
+    if harm in ("cut", "remove"):
+        with pytest.raises(UserError, match="text is"):
+            store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+
+
+def test_a_failed_stage_leaves_no_artifact_and_keeps_its_checkpoints(store: Store, tmp_path: Path) -> None:
+    @stage(version=1)
+    def fails_once(config: dict[str, Any], out: Out) -> dict[str, Any]:
+        done = out.checkpoints / "half"
+        if done.exists():
+            return {"resumed": True}
+        done.write_text("half")
+        (out.folder / "partial").write_text("x")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        store.do(fails_once, {})
+    assert not list(store.artifacts.glob("*"))
+    made = store.do(fails_once, {})
+    assert made.facts == {"resumed": True}
+    assert not (made.path / "partial").exists(), "half-written files of the failed attempt are not taken for finished"
+
+
+@contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(store: Store, tmp_path: Path) -> None:
+    @stage(version=1)
+    def large(config: dict[str, Any], out: Out) -> dict[str, Any]:
+        (out.folder / "large").write_bytes(bytes(100_000))
+        return {}
+
+    with files_of_at_most(50_000), pytest.raises(MachineError) as told:
+        store.do(large, {})
+    assert told.value.exit_code == 4
+    assert "the disk is full" in told.value.sentence()
+    assert "finished stages and the last checkpoint are kept" in told.value.sentence()
+    assert not list(store.artifacts.glob("*"))
+    assert store.do(large, {}).reused is False
+
+
+SECOND = """
+import sys, time
+from pathlib import Path
+from luthier.store import Store, stage
+
+class Told:
+    def progress(self, *anything): pass
+    def say(self, line): print(line, flush=True)
+
+@stage(version=1)
+def slow(config, out):
+    marks = Path(config["marks"])
+    (marks / str(len(list(marks.iterdir())))).touch()
+    print("working", flush=True)
+    while not Path(config["go"]).exists():
+        time.sleep(0.01)
+    return {}
+
+made = Store(Path(sys.argv[1]), Told()).do(slow, {"marks": sys.argv[2], "go": sys.argv[3]})
+print("reused" if made.reused else "made", flush=True)
+"""
+
+
+def test_two_processes_on_one_store_make_an_artifact_once_and_the_second_says_that_it_waits(tmp_path: Path) -> None:
+    marks, go = tmp_path / "marks", tmp_path / "go"
+    marks.mkdir()
+    command = [sys.executable, "-c", SECOND, str(tmp_path / "store"), str(marks), str(go)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert first.stdout
+    assert first.stdout.readline() == "working\n"
+    second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert second.stdout
+    assert second.stdout.readline().startswith("another process is making slow-")
+    go.touch()
+    assert first.communicate()[0] == "made\n"
+    assert second.communicate()[0] == "reused\n"
+    assert len(list(marks.iterdir())) == 1
+
+
+def test_a_killed_process_does_not_keep_its_lock(tmp_path: Path) -> None:
+    marks, go = tmp_path / "marks", tmp_path / "go"
+    marks.mkdir()
+    command = [sys.executable, "-c", SECOND, str(tmp_path / "store"), str(marks), str(go)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert first.stdout
+    assert first.stdout.readline() == "working\n"
+    first.kill()
+    first.communicate()
+    go.touch()
+    start = time.monotonic()
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("made\n")
+    assert time.monotonic() - start < 60
+
+
+def test_gc_keeps_what_a_run_needs_and_removes_the_rest(store: Store, tmp_path: Path) -> None:
+    first = store.do(copy, {"suffix": "1"}, source=source(store, tmp_path))
+    needed = store.do(copy, {"suffix": "2"}, source=first)
+    store.do(copy, {"suffix": "3"}, source=first)
+    (store.runs / "r").mkdir(parents=True)
+    (store.runs / "r" / "run.json").write_text(json.dumps({"artifacts": {"x": needed.id}}))
+    assert {artifact.id for artifact in store.why(needed)} == {first.id, needed.id}
+    removed, freed = store.gc()
+    assert removed == 1
+    assert freed > 0
+    assert {folder.name for folder in store.artifacts.iterdir()} == {first.id, needed.id}
+
+
+def test_a_test_split_counts_each_candidate_that_opens_it_once(store: Store) -> None:
+    for candidate in ("a", "b", "a"):
+        store.open_test("split", candidate)
+    store.open_test("another", "a")
+    assert store.openings("split") == ["a", "b"]
+
+
+def test_a_missing_outside_file_is_told(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not there; check the path"):
+        store.take(tmp_path / os.urandom(4).hex())
