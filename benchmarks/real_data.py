@@ -51,10 +51,14 @@ def main() -> None:
                 figures.setdefault(system, []).append(scores["systems"][system]["metrics"][scores["main"]]["estimate"])
             n = scores["systems"]["tuned"]["metrics"][scores["main"]]["n"]
             seconds.append(done.facts["timings"]["model"])
-        print(f"{name}: {scores['main']} on {n} test rows, {options.seeds} seeds; training {statistics.mean(seconds):.0f} s")
+        print(
+            f"{name}: {scores['main']} on {n} test rows, {options.seeds} seeds; training {statistics.mean(seconds):.0f} s"
+        )
         for system, values in figures.items():
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            print(f"  {system:<10} {statistics.mean(values):.3f} ± {spread:.3f}   ({', '.join(f'{v:.3f}' for v in values)})")
+            print(
+                f"  {system:<10} {statistics.mean(values):.3f} ± {spread:.3f}   ({', '.join(f'{v:.3f}' for v in values)})"
+            )
 
 
 if __name__ == "__main__":

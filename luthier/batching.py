@@ -35,7 +35,9 @@ class Encoded:
         return len(self.labels) or sum(self.supervised)
 
 
-def plan(lengths: Sequence[int], batch_size: int, tokens_per_batch: int, seed: int, epoch: int) -> list[Step]:
+def plan(
+    lengths: Sequence[int], batch_size: int, tokens_per_batch: int, seed: int, epoch: int, *, packed: bool = False
+) -> list[Step]:
     """The steps of one epoch, a function of its arguments alone; every example appears once.
 
     Which examples share an optimizer step is random. Sorting whole epochs by length would save a little more padding,
@@ -44,7 +46,8 @@ def plan(lengths: Sequence[int], batch_size: int, tokens_per_batch: int, seed: i
     draw = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))
     draw.shuffle(order)
-    return [cut(order[at : at + batch_size], lengths, tokens_per_batch) for at in range(0, len(order), batch_size)]
+    divide = pack if packed else cut
+    return [divide(order[at : at + batch_size], lengths, tokens_per_batch) for at in range(0, len(order), batch_size)]
 
 
 def cut(batch: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> Step:
@@ -64,4 +67,14 @@ def cut(batch: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> 
             tokens = 0
         micro[-1].append(example)
         tokens += lengths[example]
+    return micro
+
+
+def pack(batch: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> Step:
+    """Cut a batch into micro-batches that stand end to end in one row each: no padding, any order of lengths."""
+    micro: Step = [[]]
+    for example in batch:
+        if micro[-1] and sum(lengths[i] for i in micro[-1]) + lengths[example] > tokens_per_batch:
+            micro.append([])
+        micro[-1].append(example)
     return micro

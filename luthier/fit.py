@@ -63,7 +63,8 @@ def fit(
     peak = settings.learning_rate or learning_rate_for(techniques)
     optimizer = torch.optim.AdamW(groups(loaded.model, techniques, peak, settings.weight_decay), lr=peak, fused=True)
     lengths = [example.length for example in examples]
-    per_epoch = len(plan(lengths, settings.batch_size, settings.tokens_per_batch, seed, 0))
+    packed = models.packs(loaded)
+    per_epoch = math.ceil(len(lengths) / settings.batch_size)
     total = max(1, round(settings.epochs * per_epoch))
     every = max(1, round(settings.evaluate_every * per_epoch))
     progress = resume(out.checkpoints, trainable, optimizer, techniques) or Progress()
@@ -75,7 +76,7 @@ def fit(
         while progress.step < total and not progress.stopped:
             epoch, within = divmod(progress.step, per_epoch)
             if within == 0 or not steps:
-                steps = plan(lengths, settings.batch_size, settings.tokens_per_batch, seed, epoch)
+                steps = plan(lengths, settings.batch_size, settings.tokens_per_batch, seed, epoch, packed=packed)
             if within == 0:
                 for technique in techniques:
                     changed = technique.epoch(loaded.model, epoch, progress.history)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
 Purpose = Literal["text", "label"]
 CARD = "model.json"
-CHUNK = 64  # rows of logits held at a time
+CHUNK = 128  # rows of logits held at a time
 PLAIN_HEADS = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2", "phi3", "smollm3", "olmo2"}
+PACKABLE = PLAIN_HEADS - {"phi3", "smollm3", "olmo2"}  # each is tested: reset positions keep examples apart
 LAYER = re.compile(r"\.(?:layers?|h|blocks?|block)\.(\d+)\.")
 
 
@@ -291,6 +292,11 @@ def token_losses(loaded: Loaded, positions_S: torch.Tensor, wanted_S: torch.Tens
     return torch.nn.functional.cross_entropy(logits_SV.float(), wanted_S, reduction="none")
 
 
+def packs(loaded: Loaded) -> bool:
+    """Whether examples can be computed end to end in one row, kept apart by positions that begin again."""
+    return loaded.architecture == "decoder" and loaded.purpose == "text" and loaded.model.config.model_type in PACKABLE
+
+
 @contextlib.contextmanager
 def head_replaced(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
     """Let the output head compute something else for one forward pass."""
@@ -301,11 +307,25 @@ def head_replaced(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iter
         del head.forward  # the class's own forward shows again
 
 
+@contextlib.contextmanager
+def tall_head(loaded: Loaded) -> Iterator[None]:
+    """Compute the output head as `weight @ hidden.T`, which is up to 40 % faster on CPUs for a few rows."""
+    import torch
+
+    head = loaded.model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.bias is not None or loaded.device != "cpu" or loaded.precision != "float32":
+        yield
+        return
+    weight_VD = head.weight
+    with head_replaced(head, lambda hidden: (weight_VD @ hidden.flatten(0, -2).T).T.unflatten(0, hidden.shape[:-1])):
+        yield
+
+
 def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, wanted_S: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy (S,) of `hidden @ weight.T` against `wanted`, 64 rows of logits at a time.
+    """Cross-entropy (S,) of `hidden @ weight.T` against `wanted`, 128 rows of logits at a time.
 
     Each chunk's gradient with respect to the hidden states, (softmax - one hot) @ weight, is computed while its logits
-    are at hand, so memory is 64 x V whatever S is. The weights get no gradient: they must be frozen.
+    are at hand, so memory is 128 x V whatever S is. The weights get no gradient: they must be frozen.
     """
     import torch
 
@@ -317,20 +337,19 @@ def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, want
             gradients = torch.empty_like(hidden) if wants_gradient else None
             kind = hidden.dtype
             matrix = weight_VD.to(kind)
-            room = torch.empty(min(CHUNK, len(hidden)), len(matrix), dtype=kind, device=hidden.device)
             for start in range(0, len(hidden), CHUNK):
                 rows = slice(start, min(start + CHUNK, len(hidden)))
-                logits = torch.mm(hidden[rows], matrix.T, out=room[: rows.stop - rows.start])
-                exact = logits.float()  # in float32 this is the same memory: everything below is done in place
-                target = wanted_S[rows, None]
-                wanted_logits = exact.gather(1, target)
-                highest = exact.amax(dim=-1, keepdim=True)
-                shares = exact.sub_(highest).exp_()
-                total = shares.sum(dim=-1, keepdim=True)
-                losses[rows] = (total.log() + highest - wanted_logits)[:, 0]
+                # (V, rows): a tall result is a third faster than a wide one on CPUs
+                exact_VS = (matrix @ hidden[rows].T).float()  # in float32 no copy: all below is done in place
+                target = wanted_S[None, rows]
+                wanted_logits = exact_VS.gather(0, target)
+                highest = exact_VS.amax(dim=0, keepdim=True)
+                shares_VS = exact_VS.sub_(highest).exp_()
+                total = shares_VS.sum(dim=0, keepdim=True)
+                losses[rows] = (total.log() + highest - wanted_logits)[0]
                 if gradients is not None:
-                    shares.div_(total).scatter_add_(1, target, torch.full_like(total, -1.0))
-                    gradients[rows] = shares.to(kind) @ matrix
+                    shares_VS.div_(total).scatter_add_(0, target, torch.full_like(total, -1.0))
+                    gradients[rows] = (matrix.T @ shares_VS.to(kind)).T
             if gradients is not None:
                 ctx.save_for_backward(gradients)
             return losses
@@ -367,7 +386,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written: list[Written] = [Written([], [], False) for _ in prompts]
     done = 0
-    with torch.inference_mode(), autocast(loaded):
+    with torch.inference_mode(), autocast(loaded), tall_head(loaded):
         longest = len(prefix) + max(map(len, prompts), default=0) + max_new_tokens
         shared = _prefix_cache(loaded, prefix) if prefix and _may_share(loaded, longest) else None
         for start in range(0, len(order), batch):
@@ -460,7 +479,8 @@ def _extend(loaded: Loaded, state: _Generating, rows: list[Written], limit: int,
 
     alive = list(range(len(rows)))
     for step in range(limit + 1):
-        logprobs, tokens = torch.log_softmax(state.logits, dim=-1).max(dim=-1)
+        highest, tokens = state.logits.max(dim=-1)
+        logprobs = highest - state.logits.logsumexp(dim=-1)
         keep = []
         for place, (row, token, logprob) in enumerate(zip(alive, tokens.tolist(), logprobs.tolist(), strict=True)):
             if token in stop:

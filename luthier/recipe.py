@@ -76,7 +76,7 @@ class Train(Settings):
     """Peak learning rate; by default what the technique recommends (1e-5 for full, 2e-4 for lora)."""
     batch_size: int = Field(16, ge=1)
     """Examples of one optimizer step: the effective batch."""
-    tokens_per_batch: int = Field(1024, ge=16)
+    tokens_per_batch: int = Field(512, ge=16)
     """Tokens computed at once; a larger effective batch is accumulated, with the same result."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's decoupled decay; never applied to biases and norms."""

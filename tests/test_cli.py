@@ -30,7 +30,9 @@ def test_help_answers_in_under_a_second_of_processor_time() -> None:
 
 
 def test_importing_luthier_and_loading_a_recipe_load_no_torch() -> None:
-    code = "import sys, luthier; luthier.load('recipes/demo.yaml'); assert 'torch' not in sys.modules, 'torch was loaded'"
+    code = (
+        "import sys, luthier; luthier.load('recipes/demo.yaml'); assert 'torch' not in sys.modules, 'torch was loaded'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -40,7 +42,11 @@ def test_importing_luthier_and_loading_a_recipe_load_no_torch() -> None:
         (["run", "nothing.yaml"], 2, "error: nothing.yaml: no such recipe file"),
         (["run"], 2, "Missing argument"),
         (["frobnicate"], 2, "No such command"),
-        (["validate", "recipes/demo.yaml", "--set", "train.epoch=2"], 2, "train.epoch: no key 'epoch'; did you mean 'epochs'?"),
+        (
+            ["validate", "recipes/demo.yaml", "--set", "train.epoch=2"],
+            2,
+            "train.epoch: no key 'epoch'; did you mean 'epochs'?",
+        ),
         (["list", "technique"], 2, "error: no family called 'technique'; did you mean 'techniques'?"),
         (["why", "latest", "--store", "/nonexistent"], 2, "error: /nonexistent: no such store"),
         (["init", "nothing.csv"], 2, "error: nothing.csv: no such file"),
@@ -94,7 +100,17 @@ def test_init_guesses_the_task(tmp_path: Path, header: str, rows: list[str], exp
 
 def test_list_shows_every_family_with_files() -> None:
     found = json.loads(luthier("list", "--json").stdout)
-    assert set(found) >= {"tasks", "bases", "readers", "splits", "techniques", "engines", "baselines", "metrics", "checks"}
+    assert set(found) >= {
+        "tasks",
+        "bases",
+        "readers",
+        "splits",
+        "techniques",
+        "engines",
+        "baselines",
+        "metrics",
+        "checks",
+    }
     for members in found.values():
         for name, entry in members.items():
             assert Path(entry["file"]).stem == name

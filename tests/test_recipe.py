@@ -64,7 +64,9 @@ def test_what_does_not_hang_together_is_refused_when_the_recipe_is_loaded(additi
 
 
 def test_yaml_is_version_1_2() -> None:
-    recipe = loads(GOOD + "train: {learning_rate: 1e-5}\nprepare: {hold_out: {country: [NO, 2020-01-01]}}\n", folder=Path()).recipe
+    recipe = loads(
+        GOOD + "train: {learning_rate: 1e-5}\nprepare: {hold_out: {country: [NO, 2020-01-01]}}\n", folder=Path()
+    ).recipe
     assert recipe.train.learning_rate == 1e-5
     assert recipe.prepare.hold_out == {"country": ["NO", "2020-01-01"]}
 
@@ -82,7 +84,9 @@ def test_broken_yaml_is_told_with_line_and_column() -> None:
 
 
 def test_a_setting_is_changed_from_outside() -> None:
-    loaded = loads(GOOD, folder=Path(), changes=["train.epochs=2", "train.techniques=[{kind: lora, rank: 3}]", "seed=9"])
+    loaded = loads(
+        GOOD, folder=Path(), changes=["train.epochs=2", "train.techniques=[{kind: lora, rank: 3}]", "seed=9"]
+    )
     assert (loaded.recipe.train.epochs, loaded.recipe.seed) == (2, 9)
     assert loaded.recipe.train.techniques[0].model_dump()["rank"] == 3
     assert "epochs: 2" in loaded.text
@@ -113,7 +117,7 @@ def test_paths_are_looked_up_beside_the_recipe_and_then_in_the_data_folder(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "t.csv").touch()
     loaded = loads(GOOD, folder=tmp_path)
-    with pytest.raises(UserError, match="there is no file t.csv in"):
+    with pytest.raises(UserError, match=r"there is no file t\.csv in"):
         loaded.path("t.csv")
     monkeypatch.setenv("LUTHIER_DATA", str(tmp_path / "data"))
     assert loaded.path("t.csv") == tmp_path / "data" / "t.csv"

@@ -46,9 +46,13 @@ def build(folder: Path, shape: str, dropout: float = 0.0) -> Path:
         AutoModelForSeq2SeqLM,
         BertConfig,
         Gemma3TextConfig,
+        GemmaConfig,
         GPT2Config,
         LlamaConfig,
+        MistralConfig,
         MPNetConfig,
+        Qwen2Config,
+        Qwen3Config,
         T5Config,
     )  # fmt: skip
 
@@ -62,6 +66,10 @@ def build(folder: Path, shape: str, dropout: float = 0.0) -> Path:
             GPT2Config(**common, n_embd=32, n_layer=2, n_head=4, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout),
             "decoder",
         ),
+        "gemma": (AutoModelForCausalLM, GemmaConfig(**common, **small, num_key_value_heads=1, head_dim=8), "decoder"),
+        "mistral": (AutoModelForCausalLM, MistralConfig(**common, **small, num_key_value_heads=2, sliding_window=None), "decoder"),
+        "qwen2": (AutoModelForCausalLM, Qwen2Config(**common, **small, num_key_value_heads=2), "decoder"),
+        "qwen3": (AutoModelForCausalLM, Qwen3Config(**common, **small, num_key_value_heads=2, head_dim=8), "decoder"),
         "bert": (AutoModelForMaskedLM, BertConfig(**common, **small, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout), "encoder"),
         "mpnet": (AutoModelForMaskedLM, MPNetConfig(**common, **small), "encoder"),
         "t5": (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.batching import Encoded
 from luthier.encoding import answer_ids, chat, prompt_ids, shortened
-from luthier.model import padded, token_losses
+from luthier.model import packs, padded, token_losses
 from luthier.objectives import Objective
 from luthier.seams import Example
 
@@ -49,18 +49,37 @@ class Causal(Objective):
 
         if loaded.architecture == "encoder-decoder":
             return seq2seq_loss(loaded, batch)
-        ids_BT, mask_BT = padded([example.ids for example in batch], loaded)
-        width = ids_BT.shape[1]
+        inputs, starts = packed(batch, loaded) if packs(loaded) else in_rows(batch, loaded)
         flat, rows = [], []
-        for row, example in enumerate(batch):
+        for row, (start, example) in enumerate(zip(starts, batch, strict=True)):
             places = [place for place, carries in enumerate(example.supervised) if carries and place > 0]
-            flat += [row * width + place for place in places]
+            flat += [start + place for place in places]
             rows += [row] * len(places)
         positions_S = torch.tensor(flat, device=loaded.device)
-        wanted_S = ids_BT.reshape(-1)[positions_S]
-        # the token before writes this one
-        losses_S = token_losses(loaded, positions_S - 1, wanted_S, input_ids=ids_BT, attention_mask=mask_BT)
+        wanted_S = inputs["input_ids"].reshape(-1)[positions_S]
+        losses_S = token_losses(loaded, positions_S - 1, wanted_S, **inputs)  # the token before writes this one
         return per_example(losses_S, rows, batch, loaded.device), len(flat)
+
+
+def in_rows(batch: Sequence[Encoded], loaded: Loaded) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """Examples in rows (B, T), padded on the right, and where each begins in (B*T,)."""
+    ids_BT, mask_BT = padded([example.ids for example in batch], loaded)
+    return {"input_ids": ids_BT, "attention_mask": mask_BT}, [row * ids_BT.shape[1] for row in range(len(batch))]
+
+
+def packed(batch: Sequence[Encoded], loaded: Loaded) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """Examples end to end in one row (1, T) without padding, and where each begins; positions begin again at 0.
+
+    transformers reads such positions as a mask that keeps the examples from seeing each other.
+    """
+    import torch
+
+    ids_1T = torch.tensor([[token for example in batch for token in example.ids]], device=loaded.device)
+    positions_1T = torch.tensor(
+        [[place for example in batch for place in range(len(example.ids))]], device=loaded.device
+    )
+    lengths = [len(example.ids) for example in batch]
+    return {"input_ids": ids_1T, "position_ids": positions_1T}, [sum(lengths[:n]) for n in range(len(batch))]
 
 
 def seq2seq_loss(loaded: Loaded, batch: Sequence[Encoded]) -> tuple[torch.Tensor, int]:

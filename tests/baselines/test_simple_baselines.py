@@ -20,7 +20,9 @@ from luthier.tasks.classify import Classify
 def cell(column: str, value: str, country: str, answer: str | None) -> Example:
     fields = {"column": column, "value": value, "context": {"country": country}}
     target = None if answer is None else {"text": answer}
-    return Example(id=f"{column}/{value}", task="standardize", input={"fields": fields}, target=target, slices={"column": column})
+    return Example(
+        id=f"{column}/{value}", task="standardize", input={"fields": fields}, target=target, slices={"column": column}
+    )
 
 
 SETTING = Setting(base=Path(), task=None, engine=None, seed=0, device="cpu", max_length=64)
@@ -47,7 +49,9 @@ LEARNED = [
         ("land", "Hiszpania", "DE", "ES"), ("size", "8.4 fl. oz.", "", "8.4"), ("code", "  a b ", "", "a b"),
     ],
 )  # fmt: skip
-def test_rules_choose_for_each_column_what_fits_its_training_rows(column: str, value: str, country: str, answer: str) -> None:
+def test_rules_choose_for_each_column_what_fits_its_training_rows(
+    column: str, value: str, country: str, answer: str
+) -> None:
     (found,) = Rules().predict(LEARNED, [cell(column, value, country, None)], SETTING)
     assert found.output == answer
     assert found.confidence == 1.0, "every training row of the column was right"
@@ -57,16 +61,23 @@ def test_identity_changes_nothing_and_majority_knows_one_answer_per_column() -> 
     asked = [cell("land", " Spain", "US", None), cell("other", "x", "", None)]
     assert [p.output for p in Identity().predict(LEARNED, asked, SETTING)] == [" Spain", "x"]
     more = [*LEARNED, cell("land", "Espagne", "FR", "ES")]
-    assert [(p.output, round(p.confidence, 3)) for p in Majority().predict(more, asked, SETTING)] == [("ES", 0.667), ("", 0.0)]
+    assert [(p.output, round(p.confidence, 3)) for p in Majority().predict(more, asked, SETTING)] == [
+        ("ES", 0.667),
+        ("", 0.0),
+    ]
 
 
 def test_tfidf_tells_topics_apart() -> None:
     def text(number: int, words: str, label: str | None) -> Example:
-        return Example(id=str(number), task="classify", input={"text": words}, target={"label": label} if label else None)
+        return Example(
+            id=str(number), task="classify", input={"text": words}, target={"label": label} if label else None
+        )
 
     learned = [text(n, f"{w} {n}", "animal") for n, w in enumerate(["the dog", "a cat", "dog and cat", "a cow"])]
     learned += [text(9 + n, f"{w} {n}", "metal") for n, w in enumerate(["iron", "raw steel", "steel and iron", "zinc"])]
-    setting = Setting(base=Path(), task=Classify(table="t", text="x", label="y"), engine=None, seed=0, device="cpu", max_length=9)
+    setting = Setting(
+        base=Path(), task=Classify(table="t", text="x", label="y"), engine=None, seed=0, device="cpu", max_length=9
+    )
     found: Any = Tfidf().predict(learned, [text(99, "an iron bar", None), text(98, "the old dog", None)], setting)
     assert [p.output for p in found] == ["metal", "animal"]
     assert all(0.5 < p.confidence <= 1 and p.candidates[0] == (p.output, p.confidence) for p in found)

@@ -52,7 +52,9 @@ CANARY = b"cos\nsystem\n(S'touch canary'\ntR."
         (lambda f: change(f, auto_map={"AutoModel": "evil.Model"}), "needs code of its own to load (auto_map)"),
     ],
 )  # fmt: skip
-def test_a_folder_that_cannot_be_trained_says_why(folders: dict[str, Path], tmp_path: Path, harm: object, sentence: str) -> None:
+def test_a_folder_that_cannot_be_trained_says_why(
+    folders: dict[str, Path], tmp_path: Path, harm: object, sentence: str
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(folders["llama"], folder)
     harm(folder)  # type: ignore[operator]
@@ -99,8 +101,12 @@ def test_joined_parts_are_checked_before_use(tmp_path: Path) -> None:
         join(pieces[::-1], tmp_path / "other", whole)
 
 
-def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CATALOGUE, "mpnet", CATALOGUE["mpnet"].model_copy(update={"packages": ["no-such-package-of-weights"]}))
+def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(
+        CATALOGUE, "mpnet", CATALOGUE["mpnet"].model_copy(update={"packages": ["no-such-package-of-weights"]})
+    )
     with pytest.raises(UserError) as told:
         Package(name="mpnet").identity()
     assert told.value.sentence() == (

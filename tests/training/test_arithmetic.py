@@ -10,19 +10,20 @@ import tiny
 import torch
 
 from luthier import model as models
-from luthier.batching import Encoded, cut, plan
+from luthier.batching import Encoded, cut, pack, plan
 from luthier.choice import find
 from luthier.fit import groups, one_step, schedule
 from luthier.objectives import Objective
 from luthier.techniques import Technique, conflicts
 
 TEXT_SHAPES = ["llama", "gemma3", "gpt2", "t5"]
+ALL_SHAPES = [*TEXT_SHAPES, "gemma", "mistral", "qwen2", "qwen3"]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {shape: tiny.build(root / shape, shape) for shape in [*TEXT_SHAPES, "bert", "mpnet"]}
+    return {shape: tiny.build(root / shape, shape) for shape in [*ALL_SHAPES, "bert"]}
 
 
 def some(shape: str, n: int = 9) -> list[Encoded]:
@@ -51,7 +52,8 @@ def test_accumulated_micro_batches_have_the_gradient_of_one_big_batch(folders: d
     lengths = [e.length for e in examples]
     whole, n = one_step(loaded, [examples], objective, [])
     expected = gradients(loaded)
-    pieces = [[examples[i] for i in micro] for micro in cut(range(len(examples)), lengths, 20)]
+    divide = pack if models.packs(loaded) else cut
+    pieces = [[examples[i] for i in micro] for micro in divide(range(len(examples)), lengths, 40)]
     assert len(pieces) > 3
     summed, n_again = one_step(loaded, pieces, objective, [])
     assert n == n_again == sum(e.n_supervised for e in examples)
@@ -60,7 +62,7 @@ def test_accumulated_micro_batches_have_the_gradient_of_one_big_batch(folders: d
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("shape", TEXT_SHAPES)
+@pytest.mark.parametrize("shape", ALL_SHAPES)
 @pytest.mark.parametrize("frozen_head", [False, True])
 def test_loss_at_supervised_positions_is_the_loss_of_the_full_forward(
     folders: dict[str, Path], shape: str, frozen_head: bool
@@ -123,6 +125,12 @@ def test_every_example_is_seen_once_in_an_epoch_and_micro_batches_hold_like_leng
     assert all(
         len(micro) * max(lengths[i] for i in micro) <= 256 or len(micro) == 1 for step in steps for micro in step
     )
+
+
+def test_packed_micro_batches_have_no_padding_and_stay_within_the_budget() -> None:
+    lengths = [30, 10, 25, 50, 5, 90, 7]
+    assert pack(range(7), lengths, 60) == [[0, 1], [2], [3, 4], [5], [6]]
+    assert set(ALL_SHAPES) - {"t5", "gemma3"} | {"gemma3_text"} == models.PACKABLE
 
 
 @pytest.mark.parametrize(
