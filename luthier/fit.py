@@ -72,6 +72,7 @@ def fit(
         out.say(f"resuming at step {progress.step} of {total}")
     steps: list[Step] = []
     clock, started_at, computed = time.perf_counter(), progress.step, 0
+    warm = clock
     with torch.random.fork_rng():
         while progress.step < total and not progress.stopped:
             epoch, within = divmod(progress.step, per_epoch)
@@ -108,6 +109,11 @@ def fit(
                 "learning_rate": peak * factor, "tokens": progress.tokens, "grad_norm": norm,
             })  # fmt: skip
             seconds = time.perf_counter() - clock
+            if progress.step - started_at == 1:
+                warm = time.perf_counter()
+            elif progress.step - started_at == 2:  # the first step also warms up
+                left = (time.perf_counter() - warm) * (total - progress.step)
+                out.say(f"training will take about {left:.0f} s on this machine ({total} steps)")
             out.progress(
                 progress.step, total, loss=f"{loss:.3f}", **{"tokens/s": f"{computed / seconds:.0f}"},
                 left=f"{seconds / (progress.step - started_at) * (total - progress.step):.0f} s",

@@ -252,13 +252,18 @@ def purpose_of(model: nn.Module) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' bars and notices (a new head is not a warning here) off the user's screen."""
+    import warnings
+
     from transformers.utils import logging
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5.23 for a name that the latter renames in v6; nothing for the user to do
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)
 
@@ -313,7 +318,12 @@ def tall_head(loaded: Loaded) -> Iterator[None]:
     import torch
 
     head = loaded.model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.bias is not None or loaded.device != "cpu" or loaded.precision != "float32":
+    if (
+        type(head) is not torch.nn.Linear
+        or head.bias is not None
+        or loaded.device != "cpu"
+        or loaded.precision != "float32"
+    ):
         yield
         return
     weight_VD = head.weight

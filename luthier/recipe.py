@@ -244,11 +244,9 @@ def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "
 
 def parse(text: str, name: str) -> Any:
     """YAML 1.2 with positions; duplicate keys and broken syntax are errors with line and column."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
-    reader = YAML(typ="rt")
-    reader.version = (1, 2)
+    reader = yaml_1_2()
     try:
         return reader.load(text)
     except MarkedYAMLError as problem:
@@ -258,10 +256,22 @@ def parse(text: str, name: str) -> Any:
         raise UserError(sentence, where=where, hint="correct this line") from None
 
 
+def yaml_1_2() -> Any:
+    """A reader of YAML 1.2's core types: dates stay the text that they are, comments and positions are kept."""
+    from ruamel.yaml import YAML, RoundTripConstructor
+
+    class CoreConstructor(RoundTripConstructor):
+        pass
+
+    CoreConstructor.add_constructor("tag:yaml.org,2002:timestamp", RoundTripConstructor.construct_yaml_str)
+    reader = YAML(typ="rt")
+    reader.version = (1, 2)
+    reader.Constructor = CoreConstructor
+    return reader
+
+
 def apply_change(document: dict[str, Any], change: str) -> None:
     """`train.epochs=2` or `score.metrics[0].kind=f1`: set one value, written as in YAML."""
-    from ruamel.yaml import YAML
-
     path, equals, value = change.partition("=")
     steps = [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path)]
     if not equals or not steps:
@@ -272,9 +282,7 @@ def apply_change(document: dict[str, Any], change: str) -> None:
             if isinstance(here, dict) and (step not in here or here[step] is None):
                 here[step] = {}
             here = here[step]
-        reader = YAML(typ="safe", pure=True)
-        reader.version = (1, 2)
-        here[steps[-1]] = reader.load(value) if value else ""
+        here[steps[-1]] = yaml_1_2().load(value) if value else ""
     except (KeyError, IndexError, TypeError):
         raise UserError(
             f"there is no place '{path}' in the recipe", where="--set", hint="see `luthier schema`"

@@ -24,7 +24,7 @@ STANDARDIZE = """\
 version: 1
 name: {shape}
 task: {{kind: standardize, table: table.csv, column: messy, target: clean, context: [kind]}}
-base: {{kind: folder, path: {shape}}}
+base: {{kind: folder, path: {base}}}
 prepare: {{split: {{kind: grouped, by: owner, validation: 20, test: 40}}, slices: {{kind: kind}}, max_length: 64}}
 train: {{epochs: 1, learning_rate: 1e-3, techniques: [{technique}]}}
 predict: {{engine: {{kind: torch, max_new_tokens: 6}}}}
@@ -40,7 +40,7 @@ CLASSIFY = """\
 version: 1
 name: {shape}
 task: {{kind: classify, table: table.csv, columns: [messy, clean], label: kind}}
-base: {{kind: folder, path: {shape}}}
+base: {{kind: folder, path: {base}}}
 prepare: {{split: {{kind: stratified, validation: 20, test: 40}}, max_length: 64}}
 train: {{epochs: {epochs}, learning_rate: 3e-3, techniques: [{technique}], stop: {{metric: accuracy}}}}
 score: {{baselines: [majority, tfidf, untuned], latency_samples: 0}}
@@ -76,7 +76,7 @@ def run(place: Path, text: str) -> tuple[flow.Run, Store]:
 
 @pytest.fixture(scope="module")
 def standardized(place: Path) -> tuple[flow.Run, Store]:
-    return run(place, STANDARDIZE.format(shape="gemma3", technique="{kind: lora, rank: 4}"))
+    return run(place, STANDARDIZE.format(shape="gemma3", base="gemma3", technique="{kind: lora, rank: 4}"))
 
 
 def test_a_run_leaves_a_report_a_card_and_a_model(standardized: tuple[flow.Run, Store]) -> None:
@@ -109,7 +109,7 @@ def test_an_untrained_tiny_model_is_not_released_and_the_verdict_says_why(standa
 def test_the_same_recipe_is_served_from_the_store_and_opens_the_test_once(
     place: Path, standardized: tuple[flow.Run, Store]
 ) -> None:
-    again, store = run(place, STANDARDIZE.format(shape="gemma3", technique="{kind: lora, rank: 4}"))
+    again, store = run(place, STANDARDIZE.format(shape="gemma3", base="gemma3", technique="{kind: lora, rank: 4}"))
     assert again.name == standardized[0].name
     assert all(artifact.reused for artifact in again.artifacts.values())
     assert again.facts["openings"] == {"test": 1}
@@ -117,7 +117,7 @@ def test_the_same_recipe_is_served_from_the_store_and_opens_the_test_once(
 
 
 def test_fresh_gives_the_same_bytes(place: Path, standardized: tuple[flow.Run, Store]) -> None:
-    loaded = loads(STANDARDIZE.format(shape="gemma3", technique="{kind: lora, rank: 4}"), folder=place)
+    loaded = loads(STANDARDIZE.format(shape="gemma3", base="gemma3", technique="{kind: lora, rank: 4}"), folder=place)
     redone = flow.run(loaded, flow.store_for(loaded, fresh=True))
     for role, artifact in redone.artifacts.items():
         if role not in ("base", "measure"):
@@ -137,7 +137,7 @@ def test_every_prediction_stands_beside_its_rivals_on_the_same_rows(standardized
 
 def test_row_text_stays_out_of_manifests(standardized: tuple[flow.Run, Store], place: Path) -> None:
     _, store = standardized
-    values = [row["messy"] for row in csv.DictReader((place / "table.csv").open())]
+    values = [line.split(",")[2] for line in (place / "table.csv").read_text().splitlines()[1:]]
     for manifest in store.artifacts.glob("*/manifest.json"):
         text = manifest.read_text()
         assert not [value for value in values if value in text]
@@ -150,7 +150,7 @@ def test_applying_adds_columns_beside_the_originals(
     source = tmp_path / "new.csv"
     source.write_text('owner,kind,messy,messy_suggestion\nx,A,00012kg,keep\ny,B,"",\nz,B,7\nw,B,00007 m,\n')
     result = flow.apply(store, done.name, source, tmp_path / "out.csv")
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert list(rows[0]) == ["owner", "kind", "messy", "messy_suggestion", "messy_suggestion_", "messy_confidence"]
     assert [row["messy"] for row in rows] == ["00012kg", "", "00007 m"]
     assert rows[0]["messy_suggestion"] == "keep"
@@ -163,6 +163,7 @@ def test_applying_adds_columns_beside_the_originals(
         flow.apply(store, done.name, source, tmp_path / "out.csv")
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft on its own, transformers 5.23
 def test_an_adapter_loads_with_plain_peft_and_a_merged_folder_with_plain_transformers(
     standardized: tuple[flow.Run, Store], place: Path, tmp_path: Path
 ) -> None:
@@ -200,7 +201,7 @@ def test_an_adapter_loads_with_plain_peft_and_a_merged_folder_with_plain_transfo
 
 @pytest.mark.parametrize(("shape", "technique"), [("bert", "full"), ("llama", "{kind: lora, rank: 4}")])
 def test_encoders_and_decoders_learn_to_classify(place: Path, shape: str, technique: str) -> None:
-    done, store = run(place, CLASSIFY.format(shape=shape, technique=technique, epochs=6))
+    done, store = run(place, CLASSIFY.format(shape=shape, base=shape, technique=technique, epochs=6))
     assert done.facts["scores"]["confusion"]["labels"] == ["A", "B"]
     assert done.facts["prepare"]["label_names"] == ["A", "B"]
     figures = {name: s["metrics"]["accuracy"]["estimate"] for name, s in done.facts["scores"]["systems"].items()}
@@ -224,7 +225,7 @@ def test_encoders_and_decoders_learn_to_classify(place: Path, shape: str, techni
 
 
 def test_an_encoder_decoder_goes_the_whole_way(place: Path) -> None:
-    done, _ = run(place, STANDARDIZE.format(shape="t5", technique="full"))
+    done, _ = run(place, STANDARDIZE.format(shape="t5", base="t5", technique="full"))
     assert done.facts["base"]["architecture"] == "encoder-decoder"
     assert done.facts["scores"]["systems"]["tuned"]["metrics"]["exact_match"]["n"] >= 30
 
@@ -260,16 +261,16 @@ def table(rows: str, header: str = "owner,kind,messy,clean") -> bytes:
     return f"{header}\n{rows}".encode()
 
 
-ROWS = "".join(f"o{n},{'AB'[n % 2]},{n:04d} x,{n}\n" for n in range(60))
+ROWS = "".join(f"o{n},{'AB'[n % 2]},{n:04d} x,{n}\n" for n in range(120))
 
 BAD_TABLES: dict[str, tuple[bytes, str, str]] = {
     "an empty file": (b"", STANDARDIZE, "is empty"),
     "a header alone": (b"owner,kind,messy,clean\n", STANDARDIZE, "has a header and no records; add rows below the header"),
     "a target column that is not there": (table(ROWS, "owner,kind,messy,cleaned"), STANDARDIZE, "no column 'clean'; did you mean 'cleaned'?"),
-    "ragged rows": (table(ROWS + "a,b\n" * 3), STANDARDIZE, "3 of 63 records cannot be read (limit 1.0%): line 62: 2 fields where the header has 4"),
+    "ragged rows": (table(ROWS + "a,b\n" * 3), STANDARDIZE, "3 of 123 records cannot be read (limit 1.0%): line 122: 2 fields where the header has 4"),
     "one class only": (table(ROWS.replace(",B,", ",A,")), CLASSIFY, "all training rows have the one label 'A'; classification needs at least two labels; check the column"),
-    "no answers at all": (table("".join(f"o{n},A,{n} x,\n" for n in range(60))), STANDARDIZE, "no row of the table makes an example; 60 with no target"),
-    "labels in the input": (table("".join(f"o{n},{'AB'[n % 2]},this is {'AB'[n % 2]} {n},{n}\n" for n in range(60))), CLASSIFY, "the label stands in the input of 60 of 60 rows"),
+    "no answers at all": (table("".join(f"o{n},A,{n} x,\n" for n in range(120))), STANDARDIZE, "no row of the table makes an example; 120 with no target"),
+    "labels in the input": (table("".join(f"o{n},{'AB'[n % 2]},this is {'AB'[n % 2]} {n},{n}\n" for n in range(120))), CLASSIFY, "the label stands in the input of 120 of 120 rows"),
     "a table that is a zip": (b"PK\x03\x04" + bytes(200), STANDARDIZE, "zip"),
 }  # fmt: skip
 
@@ -279,7 +280,7 @@ def test_a_bad_table_is_told_and_nothing_is_made(place: Path, tmp_path: Path, ki
     content, recipe, sentence = BAD_TABLES[kind]
     (tmp_path / "table.csv").write_bytes(content)
     shape = "bert" if recipe is CLASSIFY else "llama"
-    text = recipe.format(shape=place / shape, technique="full", epochs=1)
+    text = recipe.format(shape=shape, base=place / shape, technique="full", epochs=1)
     with pytest.raises(UserError) as told:
         run(tmp_path, text)
     assert sentence in told.value.sentence()
@@ -289,16 +290,16 @@ def test_a_bad_table_is_told_and_nothing_is_made(place: Path, tmp_path: Path, ki
 
 def test_a_wrong_encoding_is_told_line_by_line(place: Path, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_bytes(table(ROWS) + "x,A,café,1\n".encode("cp1252"))
-    text = STANDARDIZE.format(shape=place / "llama", technique="full").replace(
+    text = STANDARDIZE.format(shape="llama", base=place / "llama", technique="full").replace(
         "prepare: {", "prepare: {reader: {kind: csv, encoding: utf-8}, quarantine_limit: 0, "
     )
-    with pytest.raises(UserError, match=r"1 of 61 records cannot be read .*line 62"):
+    with pytest.raises(UserError, match=r"1 of 121 records cannot be read .*line 122"):
         run(tmp_path, text)
 
 
 def test_duplicate_ids_are_told(place: Path, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_bytes(table(ROWS + "o3,A,0999 x,999\n"))
-    text = STANDARDIZE.format(shape=place / "llama", technique="full").replace(
+    text = STANDARDIZE.format(shape="llama", base=place / "llama", technique="full").replace(
         "prepare: {", "prepare: {id_column: owner, "
     )
     with pytest.raises(UserError, match="the id 'o3:messy' occurs twice; make the ids unique"):
@@ -318,8 +319,8 @@ def test_duplicate_ids_are_told(place: Path, tmp_path: Path) -> None:
 def test_changing_a_key_of_prepare_changes_the_examples(
     place: Path, tmp_path: Path, setting: str, before: Any, after: Any
 ) -> None:
-    (tmp_path / "table.csv").write_bytes(table(ROWS + ROWS + ("short\n" if "quarantine" in setting else "")))
-    text = STANDARDIZE.format(shape=place / "llama", technique="full").replace(
+    (tmp_path / "table.csv").write_bytes(table(ROWS + ROWS + ("short\n" * 5 if "quarantine" in setting else "")))
+    text = STANDARDIZE.format(shape="llama", base=place / "llama", technique="full").replace(
         "kind: grouped, by: owner", "kind: random"
     )
 

@@ -56,7 +56,7 @@ train:
         ("gate: {checks: [{kind: floor, metric: acuracy, at_least: 0.5}]}\n", "r.yaml: gate.checks[0].metric: no scored metric called 'acuracy'; did you mean 'accuracy'?"),
         ("gate: {checks: [{kind: better_than, baseline: tfidf}]}\n", "r.yaml: gate.checks[0].baseline: no baseline called 'tfidf'; known: "),
         ("score: {baselines: [rules]}\n", "r.yaml: score.baselines[0]: rules is not made for classify; it is made for standardize"),
-        ("train: {stop: {metric: f2}}\n", "r.yaml: train.stop.metric: no scored metric called 'f2'; did you mean 'f1'?"),
+        ("train: {stop: {metric: f2}}\n", "r.yaml: train.stop.metric: no scored metric called 'f2'; known: accuracy, f1, loss"),
     ],
 )  # fmt: skip
 def test_what_does_not_hang_together_is_refused_when_the_recipe_is_loaded(addition: str, sentence: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import date, datetime
 from functools import cache
 from typing import ClassVar
 
@@ -52,17 +53,23 @@ def unchanged(value: str, country: str) -> str | None:
 
 
 def iso_date(value: str, country: str) -> str | None:
-    """A date by dateutil, day first but in the countries that write the month first; free text around it is ignored."""
+    """A date by dateutil, day first but in the countries that write the month first; free text around it is ignored.
+
+    dateutil fills a part that it cannot read from a default, which is today unless one is given: two defaults that
+    share no part must lead to the same date, or the value does not hold a whole one.
+    """
     from dateutil import parser
 
     year_first = bool(re.match(r"\D*\d{4}\D", value))
+    day_first = country not in ("US", "") and not year_first
     try:
-        found = parser.parse(
-            value, dayfirst=country not in ("US", "") and not year_first, yearfirst=year_first, fuzzy=True
-        )
+        found = {
+            parser.parse(value, default=default, dayfirst=day_first, yearfirst=year_first, fuzzy=True).date()
+            for default in (datetime(2000, 1, 1), datetime(2001, 3, 2))  # noqa: DTZ001  dates have no time zone
+        }
     except (parser.ParserError, OverflowError):
         return None
-    return str(found.date().isoformat())
+    return found.pop().isoformat() if len(found) == 1 else None
 
 
 def e164(value: str, country: str) -> str | None:
@@ -86,7 +93,9 @@ def amount(value: str, country: str) -> str | None:
     digits = re.search(r"\d[\d.,' ]*", value)
     if digits is None:
         return None
-    currency = code.group() if code else next(iter(get_territory_currencies(country)), "") if country else ""
+    currency = (
+        code.group() if code else next(iter(get_territory_currencies(country, CURRENCIES_OF)), "") if country else ""
+    )
     try:
         number = parse_decimal(digits.group().strip(" .,").replace(" ", "\xa0"), locale=locale_of(country))
     except NumberFormatError:
@@ -146,6 +155,7 @@ def locale_of(country: str) -> str:
     return "en_US"
 
 
+CURRENCIES_OF = date(2025, 1, 1)  # a fixed day: what the rules say must not change with the calendar
 LEGAL_FORMS = {
     "GmbH": r"g\.?m\.?b\.?h\.?", "AG": r"a\.?g\.?", "KG": r"k\.?g\.?", "SARL": r"s\.?a\.?r\.?l\.?", "SAS": r"s\.?a\.?s\.?",
     "Ltda": r"ltda\.?", "Ltd": r"ltd\.?|limited", "PLC": r"p\.?l\.?c\.?", "LLC": r"l\.?l\.?c\.?", "Inc": r"inc\.?",

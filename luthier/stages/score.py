@@ -40,9 +40,10 @@ def score(config: Score, out: Out, examples: Artifact, tuned: Artifact, **rivals
         for name, rows in systems.items()
     }
     best = systems[TUNED]
+    best = systems[TUNED]
     scores = {
         "main": config.metrics[0].kind, "order": list(systems), "systems": scored,
-        "confusion": confusion(best, labels) if config.classes and len(labels) <= CONFUSED else None,
+        "confusion": confusion(best) if config.classes and len(label_set(best)) <= CONFUSED else None,
     }  # fmt: skip
     (out.folder / "scores.json").write_text(json.dumps(scores, indent=1, ensure_ascii=False))
     inputs = {example.id: example for example in seams.read(examples.path / "test", Example)}
@@ -80,8 +81,9 @@ def sliced(config: Score, predictions: Sequence[Prediction], labels: list[str]) 
     return found
 
 
-def confusion(predictions: Sequence[Prediction], labels: list[str]) -> dict[str, Any]:
+def confusion(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Counts by truth (rows) and answer (columns)."""
+    labels = label_set(predictions)
     place = {label: index for index, label in enumerate(labels)}
     matrix = [[0] * len(labels) for _ in labels]
     for prediction in predictions:

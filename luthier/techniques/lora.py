@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from luthier.model import layer_of, purpose_of
+from luthier.model import layer_of, purpose_of, quiet
 from luthier.techniques import Technique
 
 if TYPE_CHECKING:
@@ -49,9 +48,7 @@ class Lora(Technique):
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
             layers_to_transform=sorted(layers - frozen) if frozen else None,
         )  # fmt: skip
-        with warnings.catch_warnings():
-            # peft 0.21 asks transformers 5.23 for a name that the latter renames in v6; nothing for the user to do
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        with quiet():
             return get_peft_model(model, config)
 
 

@@ -43,6 +43,8 @@ LEARNED = [
     [
         ("date", "gegr. 7.12.1968", "DE", "1968-12-07"), ("date", "12/7/1968", "US", "1968-12-07"),
         ("date", "12/7/1968", "GB", "1968-07-12"), ("date", "never", "GB", "never"),
+        # No part of a date is made up: dateutil would put today's day here.
+        ("date", "10 ottobre 1983", "IT", "10 ottobre 1983"), ("date", "May 1987", "US", "May 1987"),
         ("phone", "tel. 030/123 457", "DE", "+4930123457"), ("phone", "+33 1 23 45 28 77", "DE", "+33123452877"),
         ("sum", "ca. 76.600 EUR", "DE", "EUR 76600"), ("sum", "~ 1,000.25", "US", "USD 1000.25"),
         ("firm", "Vogt Papier gmbh", "DE", "Vogt Papier | GmbH"), ("land", "Alemagne", "DE", "DE"),
