@@ -40,7 +40,6 @@ def score(config: Score, out: Out, examples: Artifact, tuned: Artifact, **rivals
         for name, rows in systems.items()
     }
     best = systems[TUNED]
-    best = systems[TUNED]
     scores = {
         "main": config.metrics[0].kind, "order": list(systems), "systems": scored,
         "confusion": confusion(best) if config.classes and len(label_set(best)) <= CONFUSED else None,

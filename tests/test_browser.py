@@ -1,0 +1,66 @@
+"""The report in a real browser: readable on a phone, and nothing of it comes from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from luthier import report
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        BROWSER is None and not os.environ.get("CI"), reason="chromium is not installed: apt-get install chromium"
+    ),
+]
+
+FRAME = """<!doctype html><body style="margin:0"><iframe id="page" src="report.html" style="border:0;width:{width}px;height:800px"></iframe>
+<pre id="found"></pre><script>
+document.getElementById("page").onload = () => {{
+  const page = document.getElementById("page").contentDocument;
+  page.querySelectorAll("details").forEach(part => part.open = true);
+  document.getElementById("found").textContent = JSON.stringify({{
+    width: page.documentElement.scrollWidth,
+    heading: page.querySelector("h1").innerText,
+    pictures: page.querySelectorAll("svg").length,
+    loaded: page.defaultView.performance.getEntriesByType("resource").length,
+  }});
+}};
+</script></body>"""
+
+
+def opened(folder: Path, width: int) -> dict[str, object]:
+    assert BROWSER, "CI installs chromium"
+    (folder / "frame.html").write_text(FRAME.format(width=width))
+    done = subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            "--allow-file-access-from-files", "--virtual-time-budget=4000", f"--user-data-dir={folder / 'profile'}", "--dump-dom",
+            (folder / "frame.html").as_uri(),
+        ],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout)
+    assert found
+    result: dict[str, object] = json.loads(found.group(1))
+    return result
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_report_fits_the_screen_and_loads_nothing(tmp_path: Path, width: int) -> None:
+    facts = json.loads((Path(__file__).parent / "facts" / "full.json").read_text())
+    (tmp_path / "report.html").write_text(report.page(facts), encoding="utf-8")
+    found = opened(tmp_path, width)
+    assert found["width"] == width, "the page does not scroll sideways"
+    assert found["heading"]
+    assert int(str(found["pictures"])) >= 4
+    assert found["loaded"] == 0
