@@ -258,7 +258,8 @@ def parse(text: str, name: str) -> Any:
 
 def yaml_1_2() -> Any:
     """A reader of YAML 1.2's core types: dates stay the text that they are, comments and positions are kept."""
-    from ruamel.yaml import YAML, RoundTripConstructor
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import RoundTripConstructor
 
     class CoreConstructor(RoundTripConstructor):
         pass
