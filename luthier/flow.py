@@ -228,17 +228,17 @@ def next_command(loaded: Loaded, store: Store, name: str) -> str:
 
 
 def find_run(store: Store, name: str) -> dict[str, Any]:
-    """The record of a run by name, by the beginning of its name, or `latest`."""
+    """The record of a run by its name, the beginning of it, its recipe's name (the newest run then), or `latest`."""
     records = sorted(store.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    found = [path for path in records if path.parent.name == name] or [
-        p for p in records if p.parent.name.startswith(name)
-    ]
+    exact = [path for path in records if path.parent.name == name]
+    of_recipe = [path for path in records if path.parent.name.rpartition("-")[0] == name][-1:]
+    found = exact or of_recipe or [path for path in records if path.parent.name.startswith(name)]
     if name == "latest" and records:
         found = [records[-1]]
     if not found:
         known = ", ".join(path.parent.name for path in records[-5:]) or "none yet"
         raise UserError(f"no run called '{name}' in {store.root}", hint=f"runs there: {known}; or name another --store")
-    if len({path.parent.name for path in found}) > 1:
+    if len(found) > 1:
         names = ", ".join(path.parent.name for path in found)
         raise UserError(f"'{name}' may be any of {names}", hint="write more of the name")
     entry: dict[str, Any] = json.loads(found[0].read_text())

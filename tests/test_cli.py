@@ -67,6 +67,7 @@ def test_a_missing_data_file_is_found_by_validate(tmp_path: Path) -> None:
     assert done.stderr.count("error: recipe: there is no file nlp/trec/") == 2
 
 
+@pytest.mark.slow
 def test_init_writes_a_valid_commented_recipe_and_never_overwrites(tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
     table.write_text("id,name,name_clean\n" + "".join(f"{n},Firm {n} gmbh,Firm {n} GmbH\n" for n in range(30)))
@@ -83,6 +84,7 @@ def test_init_writes_a_valid_commented_recipe_and_never_overwrites(tmp_path: Pat
     assert written.read_text() == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "rows", "expected"),
     [
@@ -140,6 +142,7 @@ class StartsRight(Metric):
 '''
 
 
+@pytest.mark.slow
 def test_a_metric_of_another_package_appears_in_list_schema_and_conformance(tmp_path: Path) -> None:
     (tmp_path / "starts_right.py").write_text(PLUGIN)
     info = tmp_path / "starts_right-1.0.dist-info"

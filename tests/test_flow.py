@@ -116,6 +116,7 @@ def test_the_same_recipe_is_served_from_the_store_and_opens_the_test_once(
     assert store.verify() == []
 
 
+@pytest.mark.slow
 def test_fresh_gives_the_same_bytes(place: Path, standardized: tuple[flow.Run, Store]) -> None:
     loaded = loads(STANDARDIZE.format(shape="gemma3", base="gemma3", technique="{kind: lora, rank: 4}"), folder=place)
     redone = flow.run(loaded, flow.store_for(loaded, fresh=True))
@@ -163,6 +164,7 @@ def test_applying_adds_columns_beside_the_originals(
         flow.apply(store, done.name, source, tmp_path / "out.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft on its own, transformers 5.23
 def test_an_adapter_loads_with_plain_peft_and_a_merged_folder_with_plain_transformers(
     standardized: tuple[flow.Run, Store], place: Path, tmp_path: Path
@@ -180,7 +182,7 @@ def test_an_adapter_loads_with_plain_peft_and_a_merged_folder_with_plain_transfo
     tokenizer = AutoTokenizer.from_pretrained(whole)
     examples = list(seams.read(done.artifacts["examples"].path / "test", seams.Example))
     said = {p.id: p.output for p in flow.predictions_of(done.artifacts["tuned"])}
-    agreed, n = 0, 0
+    n_clear, n = 0, 0
     for example in examples[:12]:
         prompt = f"messy {example.slices['kind']}: {example.input['fields']['value']} =>"
         ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]])
@@ -189,16 +191,20 @@ def test_an_adapter_loads_with_plain_peft_and_a_merged_folder_with_plain_transfo
             torch.testing.assert_close(
                 merged(input_ids=ids).logits, logits, rtol=0, atol=1e-5 * float(logits.abs().max())
             )
-            agreed += int((short(input_ids=ids).logits.argmax(-1) == logits.argmax(-1)).sum())
-            n += ids.shape[1]
+            best = logits.topk(2, dim=-1)
+            clear = best.values[..., 0] - best.values[..., 1] > 0.02 * logits.abs().max()  # not within bfloat16's error
+            rounded = short(input_ids=ids).logits.argmax(-1)
+            assert torch.equal(rounded[clear], best.indices[..., 0][clear])
+            n_clear, n = n_clear + int(clear.sum()), n + clear.numel()
         answer = merged.generate(
             ids, max_new_tokens=6, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0
         )
         text = tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True).strip()
         assert text == said[example.id]
-    assert agreed >= 0.98 * n  # random tiny weights have near ties; the trained demo model is held to 0.995
+    assert n_clear > 0.5 * n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "technique"), [("bert", "full"), ("llama", "{kind: lora, rank: 4}")])
 def test_encoders_and_decoders_learn_to_classify(place: Path, shape: str, technique: str) -> None:
     done, store = run(place, CLASSIFY.format(shape=shape, base=shape, technique=technique, epochs=6))
@@ -224,6 +230,7 @@ def test_encoders_and_decoders_learn_to_classify(place: Path, shape: str, techni
         assert model.config.id2label[int(logits.argmax())] == said.output
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_goes_the_whole_way(place: Path) -> None:
     done, _ = run(place, STANDARDIZE.format(shape="t5", base="t5", technique="full"))
     assert done.facts["base"]["architecture"] == "encoder-decoder"
@@ -233,6 +240,7 @@ def test_an_encoder_decoder_goes_the_whole_way(place: Path) -> None:
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 
 
+@pytest.mark.slow
 def test_messages_are_learned_through_a_chat_template_with_loss_on_the_answers_alone(place: Path) -> None:
     text = f"""\
 version: 1

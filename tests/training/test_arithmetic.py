@@ -154,6 +154,7 @@ def test_weight_decay_spares_biases_and_norms(folders: dict[str, Path]) -> None:
     assert sum(len(g["params"]) for g in found.values()) == len(list(loaded.model.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["llama", "gemma3", "gpt2", "t5"])
 @pytest.mark.parametrize("order", [("freeze", "lora"), ("lora", "freeze")])
 def test_freeze_and_lora_together_train_adapters_above_the_frozen_layers_only(
@@ -189,6 +190,7 @@ def test_techniques_that_cannot_work_together_are_refused_with_the_reason() -> N
     assert conflicts([lora, Technique.pick("freeze")]) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", TEXT_SHAPES)
 def test_batched_generation_writes_what_transformers_writes(folders: dict[str, Path], shape: str) -> None:
     loaded = models.load(folders[shape], purpose="text", device="cpu")
@@ -205,6 +207,7 @@ def test_batched_generation_writes_what_transformers_writes(folders: dict[str, P
         assert len(answer.logprobs) == len(answer.tokens) + answer.finished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["llama", "gemma3", "gpt2"])
 @pytest.mark.parametrize("length", [30, 80])  # within and beyond gemma3's sliding window of 64
 def test_a_shared_prefix_is_computed_once_with_the_same_answers(

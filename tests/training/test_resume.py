@@ -116,3 +116,22 @@ def test_training_killed_at_random_moments_ends_in_the_same_bytes(
     assert kills >= 2, "the machine was too slow or too fast to be interrupted: nothing was shown"
     assert trained(recipe, WEIGHTS[kind]) == trained(reference, WEIGHTS[kind])
     assert not list((recipe.parent / ".luthier" / "work").glob("*/")), "work in progress is cleared when it is done"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    recipe = prepared(tmp_path / "run", TECHNIQUES["full"])
+    command = [sys.executable, "-m", "luthier.cli", "run", str(recipe), "--set", "train.epochs=500"]
+    told = []
+    for expected in ("training will take about", "resuming at step"):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        lines = iter(process.stderr.readline, "")
+        assert any(expected in line for line in lines)
+        while not list((recipe.parent / ".luthier" / "work").glob("train-*/checkpoints/last/manifest.json")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        told.append(process.communicate()[1])
+        assert process.returncode == 130
+    assert all("interrupted; what was finished is kept" in text for text in told)
+    assert not any("Traceback" in text for text in told)
