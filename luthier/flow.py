@@ -27,6 +27,7 @@ from luthier.stages.prepare import Prepare, prepare
 from luthier.stages.score import Score, score
 from luthier.stages.train import Train, train
 from luthier.store import Artifact, Listener, Store, digest, write_durably
+from luthier.tables import FORMATS
 
 SHARED_VARIABLE = "LUTHIER_HOME"
 
@@ -222,9 +223,10 @@ def next_command(loaded: Loaded, store: Store, name: str) -> str:
     table = loaded.path(next(iter(loaded.recipe.task.tables().values())))
     fresh = table.with_name(f"{table.stem}_new{table.suffix}")
     source = os.path.relpath(fresh if fresh.exists() else table)
+    suffix = table.suffix if table.suffix in FORMATS else ".csv"
     where = Path(os.path.relpath(store.root))
     nearby = where.name == ".luthier" and where.parent.name != ".." and len(where.parts) <= 2
-    return f"luthier apply {name} {source} cleaned{table.suffix}" + ("" if nearby else f" --store {where}")
+    return f"luthier apply {name} {source} cleaned{suffix}" + ("" if nearby else f" --store {where}")
 
 
 def find_run(store: Store, name: str) -> dict[str, Any]:
@@ -250,15 +252,14 @@ def apply(store: Store, name: str, source: Path, target: Path) -> dict[str, Any]
     from luthier.model import load_trained
     from luthier.readers import Quarantined, Row
     from luthier.reading import detect
-    from luthier.tables import write_table
+    from luthier.tables import writable, write_table
     from luthier.tasks import Dropped
 
     entry = find_run(store, name)
     recipe = Recipe.model_validate(entry["recipe"])
     if not source.is_file():
         raise UserError("no such file", where=str(source), hint="give the table to work on")
-    if target.exists():
-        raise UserError("exists already and is not overwritten", where=str(target), hint="name another file")
+    writable(target)
     reader = recipe.prepare.reader if recipe.prepare.reader else detect(source)
     columns = reader.describe(source).get("columns")
     missing = [column for column in recipe.task.columns() if columns is not None and column not in columns]

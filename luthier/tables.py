@@ -13,6 +13,17 @@ from luthier.errors import UserError
 from luthier.store import write_durably
 
 
+FORMATS = (".csv", ".tsv", ".jsonl")
+
+
+def writable(path: Path) -> None:
+    """UserError, before any work is done, where a table cannot be written under this name."""
+    if path.suffix not in FORMATS:
+        raise UserError(f"cannot write a table as '{path.suffix}'", where=str(path), hint="use .csv, .tsv or .jsonl")
+    if path.exists():
+        raise UserError("exists already and is not overwritten", where=str(path), hint="name another file")
+
+
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """CSV, TSV or JSON lines (UTF-8), by the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +34,5 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
         write_durably(path, buffer.getvalue().encode("utf-8", "surrogatepass"))
-    elif path.suffix == ".jsonl":
-        write_durably(path, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows).encode())
     else:
-        raise UserError(f"cannot write a table as '{path.suffix}'", where=str(path), hint="use .csv, .tsv or .jsonl")
+        write_durably(path, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows).encode())

@@ -121,7 +121,7 @@ def test_every_example_is_seen_once_in_an_epoch_and_micro_batches_hold_like_leng
     assert steps != plan(lengths, 16, 256, seed=3, epoch=1)
     assert steps != plan(lengths, 16, 256, seed=4, epoch=0)
     computed = sum(len(micro) * max(lengths[i] for i in micro) for step in steps for micro in step)
-    assert computed < 1.2 * sum(lengths)  # uncut batches of 16 compute 1.7 times as much
+    assert computed < 1.4 * sum(lengths)  # uncut batches of 16 compute 1.7 times as much
     assert all(
         len(micro) * max(lengths[i] for i in micro) <= 256 or len(micro) == 1 for step in steps for micro in step
     )
