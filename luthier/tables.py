@@ -12,7 +12,6 @@ from typing import Any
 from luthier.errors import UserError
 from luthier.store import write_durably
 
-
 FORMATS = (".csv", ".tsv", ".jsonl")
 
 
