@@ -63,9 +63,16 @@ def ask_or(question: str, choices: list[str], guess: str, ask: Ask | None) -> st
 
 
 def guess_task(columns: Sequence[str], rows: Sequence[Row], target: str) -> str:
-    """Generate for prompts and conversations, classify for few distinct answers, else standardize."""
+    """Generate for prompts and conversations, standardize for `name` beside `name_clean`, classify for few answers."""
     if "messages" in columns or {"prompt", "completion"} <= set(columns):
         return "generate"
+    if any(
+        column != other and other.startswith(f"{column}_")
+        for column in columns
+        for other in columns
+        if "clean" in other
+    ):
+        return "standardize"
     answers = distinct(rows, target or guess_target(columns, rows, "classify"))
     return "classify" if 1 < answers <= max(2, len(rows) // 10) else "standardize"
 
