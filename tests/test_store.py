@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import files_of_at_most
 
 from luthier.errors import MachineError, UserError
 from luthier.store import Artifact, Out, Store, stage
@@ -108,16 +106,6 @@ def test_a_failed_stage_leaves_no_artifact_and_keeps_its_checkpoints(store: Stor
     made = store.do(fails_once, {})
     assert made.facts == {"resumed": True}
     assert not (made.path / "partial").exists(), "half-written files of the failed attempt are not taken for finished"
-
-
-@contextmanager
-def files_of_at_most(n_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(store: Store, tmp_path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from limits import files_of_at_most
 from test_resume import TECHNIQUES, prepared
 from torch import nn
 
@@ -17,16 +15,6 @@ from luthier.errors import MachineError
 from luthier.fit import newest_whole, save_weights
 from luthier.recipe import load
 from luthier.store import check_folder
-
-
-@contextmanager
-def files_of_at_most(n_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written_leaves_the_last_one_whole(tmp_path: Path) -> None:
