@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,7 @@ def gather(loaded: Loaded, store: Store, artifacts: Mapping[str, Artifact], name
     history = [json.loads(line) for line in (model.path / "history.jsonl").read_text().splitlines()]
     previews = [json.loads(line) for line in (examples.path / "previews.jsonl").read_text().splitlines()]
     quarantine = [json.loads(line) for line in _lines(examples.path / "quarantine.jsonl")[:20]]
-    verdicts = [
-        json.loads(json.dumps(plain_verdict(v))) for v in seams.read(artifacts["gate"].path / "verdicts", Verdict)
-    ]
+    verdicts = [json.loads(json.dumps(asdict(v))) for v in seams.read(artifacts["gate"].path / "verdicts", Verdict)]
     base_facts = artifacts["base"].facts
     made = model.manifest["made_with"]
     return {
@@ -209,13 +207,6 @@ def gather(loaded: Loaded, store: Store, artifacts: Mapping[str, Artifact], name
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def plain_verdict(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON types."""
-    from dataclasses import asdict
-
-    return asdict(verdict)
 
 
 def next_command(loaded: Loaded, store: Store, name: str) -> str:
@@ -295,15 +286,9 @@ def apply(store: Store, name: str, source: Path, target: Path) -> dict[str, Any]
     result = {"rows": len(table), "quarantined": len(aside), "predictions": len(predictions), "written": str(target)}
     if aside:
         put = target.with_name(f"{target.name}.quarantine.jsonl")
-        write_durably(put, "".join(json.dumps(_quarantined(q), ensure_ascii=False) + "\n" for q in aside).encode())
+        write_durably(put, "".join(json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in aside).encode())
         result["quarantine"] = str(put)
     return result
-
-
-def _quarantined(record: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(record)
 
 
 def beside(values: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
 from luthier import card
-
-FACTS = Path(__file__).parent / "facts"
-
-
-@pytest.fixture
-def full() -> dict[str, Any]:
-    """A run with everything measured, one failed check and one without enough data."""
-    return json.loads((FACTS / "full.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def minimal() -> dict[str, Any]:
-    """A run without checks, slices, history and latency."""
-    return json.loads((FACTS / "minimal.json").read_text(encoding="utf-8"))
 
 
 def front(page: str) -> dict[str, Any]:

@@ -7,27 +7,13 @@ import math
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from luthier import report
 
-FACTS = Path(__file__).parent / "facts"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-@pytest.fixture
-def full() -> dict[str, Any]:
-    """A run with everything measured, one failed check and one without enough data."""
-    return json.loads((FACTS / "full.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def minimal() -> dict[str, Any]:
-    """A run without checks, slices, history and latency."""
-    return json.loads((FACTS / "minimal.json").read_text(encoding="utf-8"))
 
 
 class Page(HTMLParser):

@@ -146,13 +146,19 @@ print("reused" if made.reused else "made", flush=True)
 """
 
 
-def test_two_processes_on_one_store_make_an_artifact_once_and_the_second_says_that_it_waits(tmp_path: Path) -> None:
-    marks, go = tmp_path / "marks", tmp_path / "go"
+def working(folder: Path) -> tuple[list[str], subprocess.Popen[str], Path, Path]:
+    """A process that is making an artifact: its command, itself, where it leaves marks, and the file it waits for."""
+    marks, go = folder / "marks", folder / "go"
     marks.mkdir()
-    command = [sys.executable, "-c", SECOND, str(tmp_path / "store"), str(marks), str(go)]
+    command = [sys.executable, "-c", SECOND, str(folder / "store"), str(marks), str(go)]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert first.stdout
     assert first.stdout.readline() == "working\n"
+    return command, first, marks, go
+
+
+def test_two_processes_on_one_store_make_an_artifact_once_and_the_second_says_that_it_waits(tmp_path: Path) -> None:
+    command, first, marks, go = working(tmp_path)
     second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert second.stdout
     assert second.stdout.readline().startswith("another process is making slow-")
@@ -163,12 +169,7 @@ def test_two_processes_on_one_store_make_an_artifact_once_and_the_second_says_th
 
 
 def test_a_killed_process_does_not_keep_its_lock(tmp_path: Path) -> None:
-    marks, go = tmp_path / "marks", tmp_path / "go"
-    marks.mkdir()
-    command = [sys.executable, "-c", SECOND, str(tmp_path / "store"), str(marks), str(go)]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert first.stdout
-    assert first.stdout.readline() == "working\n"
+    command, first, _, go = working(tmp_path)
     first.kill()
     first.communicate()
     go.touch()
