@@ -56,6 +56,7 @@ def store_for(
 
 def run(loaded: Loaded, store: Store) -> Run:
     """The whole chain; finished stages are taken from the store."""
+    loaded = settled(loaded, store)
     recipe = loaded.recipe
     base = base_model(recipe.base, loaded, store)
     examples = prepared(loaded, store, base)
@@ -66,7 +67,7 @@ def run(loaded: Loaded, store: Store) -> Run:
     for rival in recipe.score.baselines:
         config = Baseline(
             baseline=rival, task=recipe.task, engine=recipe.predict.engine, max_length=recipe.prepare.max_length,
-            seed=recipe.seed, device=recipe.device,
+            seed=recipe.seed, device=recipe.device, precision=recipe.train.precision,
         )  # fmt: skip
         rivals[rival.kind] = store.do(baseline, config, examples=examples, base=base)
     classes = recipe.task.objective == "classify"
@@ -88,6 +89,19 @@ def run(loaded: Loaded, store: Store) -> Run:
         gate, Gate(checks=recipe.gate.checks, metrics=recipe.metrics(), seed=recipe.seed), tuned=tuned, **evidence
     )
     return record(loaded, store, artifacts)
+
+
+def settled(loaded: Loaded, store: Store) -> Loaded:
+    """The recipe with device and precision as they are on this machine: what `auto` becomes enters every key."""
+    from luthier.model import device_for, precision_for
+
+    recipe = loaded.recipe
+    device = device_for(recipe.device)
+    precision = precision_for(recipe.train.precision, device)
+    chosen = " (auto)" if "auto" in (recipe.device, recipe.train.precision) else ""
+    store.listener.say(f"computing on {device} in {precision}{chosen}")
+    train = recipe.train.model_copy(update={"precision": precision})
+    return loaded.model_copy(update={"recipe": recipe.model_copy(update={"device": device, "train": train})})
 
 
 def base_model(choice: Base, loaded: Loaded, store: Store) -> Artifact:

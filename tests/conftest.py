@@ -11,6 +11,9 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # tiny models: a second thread only waits, and two processes with two each stand still
+)
 
 
 FACTS = Path(__file__).parent / "facts"

@@ -26,7 +26,7 @@ name: {shape}
 task: {{kind: standardize, table: table.csv, column: messy, target: clean, context: [kind]}}
 base: {{kind: folder, path: {base}}}
 prepare: {{split: {{kind: grouped, by: owner, validation: 20, test: 40}}, slices: {{kind: kind}}, max_length: 64}}
-train: {{epochs: 1, learning_rate: 1e-3, techniques: [{technique}]}}
+train: {{precision: float32, epochs: 1, learning_rate: 1e-3, techniques: [{technique}]}}
 predict: {{engine: {{kind: torch, max_new_tokens: 6}}}}
 score: {{baselines: [identity, rules, {{kind: untuned, shots: 2}}], latency_samples: 2}}
 gate:
@@ -42,7 +42,7 @@ name: {shape}
 task: {{kind: classify, table: table.csv, columns: [messy, clean], label: kind}}
 base: {{kind: folder, path: {base}}}
 prepare: {{split: {{kind: stratified, validation: 20, test: 40}}, max_length: 64}}
-train: {{epochs: {epochs}, learning_rate: 3e-3, techniques: [{technique}], stop: {{metric: accuracy}}}}
+train: {{precision: float32, epochs: {epochs}, learning_rate: 3e-3, techniques: [{technique}], stop: {{metric: accuracy}}}}
 score: {{baselines: [majority, tfidf, untuned], latency_samples: 0}}
 gate: {{checks: [{{kind: floor, metric: accuracy, at_least: 0.8}}]}}
 """
@@ -248,7 +248,7 @@ name: chat
 task: {{kind: generate, table: chat.jsonl, chat_template: {json.dumps(TEMPLATE)}}}
 base: {{kind: folder, path: llama}}
 prepare: {{split: {{kind: random, validation: 5, test: 10}}, max_length: 96}}
-train: {{epochs: 1, learning_rate: 1e-3, techniques: [{{kind: lora, rank: 2}}]}}
+train: {{precision: float32, epochs: 1, learning_rate: 1e-3, techniques: [{{kind: lora, rank: 2}}]}}
 predict: {{engine: {{kind: torch, max_new_tokens: 4}}}}
 score: {{latency_samples: 0}}
 """

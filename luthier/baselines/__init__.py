@@ -20,6 +20,7 @@ class Setting:
     engine: Any  # the engine that predicts
     seed: int
     device: str
+    precision: str  # of the model that the rival is compared with
     max_length: int
     tell: Callable[[int, int], None] = lambda done, total: None  # hears how many answers are done, and of how many
 

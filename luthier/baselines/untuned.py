@@ -32,7 +32,11 @@ class Untuned(Baseline):
             chosen = set(random.Random(f"limit/{setting.seed}").sample(sorted(e.id for e in examples), self.limit))
             examples = [example for example in examples if example.id in chosen]
         architecture = architecture_of(setting.base)
-        loaded = load(setting.base, purpose="text", device=setting.device) if architecture != "encoder" else None
+        loaded = (
+            load(setting.base, purpose="text", device=setting.device, precision=setting.precision)
+            if architecture != "encoder"
+            else None
+        )
         if loaded is None:
             return self.neighbours(train, examples, setting)
         return self.few_shot(loaded, train, examples, setting)
@@ -73,7 +77,9 @@ class Untuned(Baseline):
             raise UserError(
                 "an encoder cannot write text", where="score.baselines untuned", hint="leave it out for this base"
             )
-        loaded = load(setting.base, purpose="label", labels=["a", "b"], device=setting.device)
+        loaded = load(
+            setting.base, purpose="label", labels=["a", "b"], device=setting.device, precision=setting.precision
+        )
         vectors = [
             embed(
                 loaded, [asked(setting.task.prompt(e), loaded.tokenizer, "encoder", setting.max_length) for e in part]

@@ -7,7 +7,9 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator
 
 from luthier.errors import UserError
 
@@ -40,6 +42,20 @@ BYTE_ORDER_MARKS = (  # utf-32 before utf-16, whose mark it begins with
 # such scripts do. It errs on short western columns: "5 €;“é”" came back as cp1251, "Muñoz;Málaga" as cp1250.
 BELIEVED = ("cp1251", "koi8_r", "cp1253", "cp932", "euc_jp", "gb18030", "big5", "cp949")
 SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _known_encoding(encoding: str) -> str:
+    if encoding != "auto":
+        try:
+            b"a".decode(encoding, "replace")
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"no text encoding called '{encoding}'; such as utf-8, utf-16, cp1252, shift_jis"
+            ) from None
+    return encoding
+
+
+Encoding = Annotated[str, AfterValidator(_known_encoding)]  # "auto", or a text encoding that Python knows
 
 
 class Line(NamedTuple):
@@ -144,7 +160,19 @@ def find_encoding(path: Path) -> tuple[str, str]:
 
 
 def physical_lines(path: Path, encoding: str) -> Iterator[Line]:
-    """Every line in order, without a byte order mark; undecodable bytes stand as U+DC00 + byte (see `flaw`)."""
+    """Every line in order, without a byte order mark; undecodable bytes stand as U+DC00 + byte (see `flaw`).
+
+    Raises UserError where the file as a whole is not in this encoding, such as UTF-16 without its byte order mark.
+    """
+    try:
+        yield from _decoded_lines(path, encoding)
+    except UnicodeError as error:
+        raise UserError(
+            f"is no {encoding} text: {error}", where=str(path), hint="leave the reader's encoding at auto"
+        ) from None
+
+
+def _decoded_lines(path: Path, encoding: str) -> Iterator[Line]:
     size = LONGEST + 1
     with path.open(encoding=encoding, errors="luthier.bytes", newline="") as file:
         number, ahead = 0, ""

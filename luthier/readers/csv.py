@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from luthier.errors import UserError
 from luthier.readers import Quarantined, Reader, Row
-from luthier.readers._lines import LONGEST, Line, excerpt, find_encoding, flaw, physical_lines, refuse_unfit
+from luthier.readers._lines import LONGEST, Encoding, Line, excerpt, find_encoding, flaw, physical_lines, refuse_unfit
 
 DELIMITERS = "\t|;,"  # of two that fit equally well, the one that is rarer in prose
 MOST_LINES = 100_000  # physical lines of one record; keeps memory flat behind a stray quote
@@ -28,24 +28,12 @@ class Csv(Reader):
     that stays open for 16 Mi characters or 100,000 lines, reading goes on at the next physical line.
     """
 
-    encoding: str = "auto"
+    encoding: Encoding = "auto"
     """Encoding of the file, by its Python name; `auto` looks at the byte order mark and at every byte."""
     delimiter: str = "auto"
     """One character between fields; `auto` takes whichever of , ; tab | divides the first lines most evenly."""
     quote: str = '"'
     """One character around fields, doubled inside them; empty when the file quotes nothing."""
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, encoding: str) -> str:
-        if encoding != "auto":
-            try:
-                b"a".decode(encoding, "replace")
-            except (LookupError, ValueError):
-                raise ValueError(
-                    f"no text encoding called '{encoding}'; such as utf-8, utf-16, cp1252, shift_jis"
-                ) from None
-        return encoding
 
     @model_validator(mode="after")
     def _single_characters(self) -> Csv:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from luthier.errors import UserError
 from luthier.readers import Quarantined, Reader, Row
-from luthier.readers._lines import excerpt, find_encoding, flaw, physical_lines, refuse_unfit
+from luthier.readers._lines import Encoding, excerpt, find_encoding, flaw, physical_lines, refuse_unfit
 
 
 class Lines(Reader):
@@ -20,7 +20,7 @@ class Lines(Reader):
     """Names of the columns, in order."""
     separator: str = Field(" ", min_length=1)
     """What stands between two columns."""
-    encoding: str = "auto"
+    encoding: Encoding = "auto"
     """Encoding of the file; found from its bytes by default."""
 
     def rows(self, path: Path) -> Iterator[Row | Quarantined]:

@@ -24,6 +24,7 @@ class Baseline(Settings):
     max_length: int
     seed: int
     device: str
+    precision: str
 
 
 @stage(version=1)
@@ -33,7 +34,7 @@ def baseline(config: Baseline, out: Out, examples: Artifact, base: Artifact) -> 
     wanted = list(seams.read(examples.path / "test", Example))
     setting = Setting(
         base=base.path, task=config.task, engine=config.engine, seed=config.seed, device=config.device,
-        max_length=config.max_length, tell=lambda done, total: out.progress(done, total),
+        precision=config.precision, max_length=config.max_length, tell=lambda done, total: out.progress(done, total),
     )  # fmt: skip
     hidden = [dataclasses.replace(example, target=None) for example in wanted]
     with out.timed("predict"):

@@ -75,9 +75,7 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
             reader = settings.reader or detect(path)
             described = reader.describe(path)
             source = source or {"file": path.name, **described}
-            out.say(
-                f"read {path.name}: {', '.join(f'{key} {value}' for key, value in described.items() if key != 'columns')}"
-            )
+            out.say(f"reading {path.name} as {in_words(described)}")
             aligned = inputs["target_table"].path if "target_table" in inputs and not name else None
             check_columns(described.get("columns"), task, wanted, path, has_targets=aligned is None)
             for row, truth in rows(path, reader, aligned, flow, quarantined):
@@ -163,6 +161,14 @@ class Flow:
                 raise AssertionError(f"rows were lost in step {step}")
             step["fates"] = fates
         return found
+
+
+def in_words(described: dict[str, Any]) -> str:
+    """What a reader found: 'csv, utf-8 (every byte is valid utf-8), delimiter ";"'."""
+    facts = {key: value for key, value in described.items() if key != "columns"}
+    found_by = facts.pop("encoding_found_by", "")
+    first = f"{facts.pop('format')}, {facts.pop('encoding')}" + (f" ({found_by})" if found_by else "")
+    return ", ".join([first, *(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items())])
 
 
 def rows(

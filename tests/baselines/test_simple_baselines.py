@@ -25,7 +25,7 @@ def cell(column: str, value: str, country: str, answer: str | None) -> Example:
     )
 
 
-SETTING = Setting(base=Path(), task=None, engine=None, seed=0, device="cpu", max_length=64)
+SETTING = Setting(base=Path(), task=None, engine=None, seed=0, device="cpu", precision="float32", max_length=64)
 
 LEARNED = [
     cell("date", "03.05.1987", "DE", "1987-05-03"), cell("date", "May 3, 1987", "US", "1987-05-03"),
@@ -44,10 +44,15 @@ LEARNED = [
         ("date", "gegr. 7.12.1968", "DE", "1968-12-07"), ("date", "12/7/1968", "US", "1968-12-07"),
         ("date", "12/7/1968", "GB", "1968-07-12"), ("date", "never", "GB", "never"),
         # No part of a date is made up: dateutil would put today's day here.
-        ("date", "10 ottobre 1983", "IT", "10 ottobre 1983"), ("date", "May 1987", "US", "May 1987"),
-        ("phone", "tel. 030/123 457", "DE", "+4930123457"), ("phone", "+33 1 23 45 28 77", "DE", "+33123452877"),
+        ("date", "10 ottorbe 1983", "IT", "10 ottorbe 1983"), ("date", "May 1987", "US", "May 1987"),
+        ("date", "19 października 1981; fuzja 1990", "PL", "1981-10-19"), ("date", "1969年2月8日", "JP", "1969-02-08"),
+        ("phone", "tel. 030/123 457", "DE", "+4930123457"), ("phone", "03O/123 457 (office)", "DE", "+4930123457"),
+        ("phone", "030 123457, 9-17h", "DE", "+4930123457"), ("phone", "ask Jo", "DE", "ask Jo"), ("phone", "+33 1 23 45 28 77", "DE", "+33123452877"),
         ("sum", "ca. 76.600 EUR", "DE", "EUR 76600"), ("sum", "~ 1,000.25", "US", "USD 1000.25"),
+        ("sum", "Umsatz 2023: 1,2 Mio. €", "DE", "EUR 1200000"), ("sum", "31k USD (2020)", "US", "USD 31000"),
         ("firm", "Vogt Papier gmbh", "DE", "Vogt Papier | GmbH"), ("land", "Alemagne", "DE", "DE"),
+        ("firm", "Fa. Vogt Papier, Ges.m.b.H.", "AT", "Vogt Papier | GmbH"), ("firm", "K.K. Fuji Steel", "JP", "Fuji Steel | KK"),
+        ("land", "hecho en U.S.A.", "ES", "US"), ("land", "from Sapin, 100 %", "US", "ES"),
         ("land", "Hiszpania", "DE", "ES"), ("size", "8.4 fl. oz.", "", "8.4"), ("code", "  a b ", "", "a b"),
     ],
 )  # fmt: skip
@@ -78,7 +83,13 @@ def test_tfidf_tells_topics_apart() -> None:
     learned = [text(n, f"{w} {n}", "animal") for n, w in enumerate(["the dog", "a cat", "dog and cat", "a cow"])]
     learned += [text(9 + n, f"{w} {n}", "metal") for n, w in enumerate(["iron", "raw steel", "steel and iron", "zinc"])]
     setting = Setting(
-        base=Path(), task=Classify(table="t", text="x", label="y"), engine=None, seed=0, device="cpu", max_length=9
+        base=Path(),
+        task=Classify(table="t", text="x", label="y"),
+        engine=None,
+        seed=0,
+        device="cpu",
+        precision="float32",
+        max_length=9,
     )
     found: Any = Tfidf().predict(learned, [text(99, "an iron bar", None), text(98, "the old dog", None)], setting)
     assert [p.output for p in found] == ["metal", "animal"]

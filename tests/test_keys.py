@@ -1,0 +1,374 @@
+"""Every key of a recipe does something: for each one, a change and where it shows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from pydantic import ValidationError
+
+from luthier import flow
+from luthier.bases import Base
+from luthier.checks import Check, Evidence
+from luthier.choice import FAMILIES, Choice, Settings, find, members
+from luthier.errors import UserError
+from luthier.metrics import Metric
+from luthier.model import load
+from luthier.readers import Reader
+from luthier.recipe import Recipe, _settings_in, loads
+from luthier.resample import label_set, totals
+from luthier.seams import Example, Prediction
+
+STANDARDIZE = """\
+version: 1
+name: keys
+task: {kind: standardize, table: table.csv, column: messy, target: clean, context: [kind]}
+base: {kind: folder, path: llama}
+prepare: {split: {kind: random, validation: 12, test: 20}, max_length: 64}
+train: {precision: float32, epochs: 2, learning_rate: 1e-2, batch_size: 8, techniques: [full]}
+predict: {engine: {kind: torch, max_new_tokens: 4}}
+score: {latency_samples: 0, baselines: [identity]}
+gate: {checks: [{kind: floor, metric: exact_match, at_least: 0, min_n: 1}]}
+"""
+LORA = STANDARDIZE.replace("[full]", "[{kind: lora, rank: 2}]")
+CLASSIFY = """\
+version: 1
+name: keys
+task: {kind: classify, table: table.csv, text: messy, label: kind}
+base: {kind: folder, path: bert}
+prepare: {split: {kind: random, validation: 12, test: 20}, max_length: 64}
+train: {precision: float32, epochs: 1, learning_rate: 1e-3}
+score: {latency_samples: 0}
+"""
+GENERATE = """\
+version: 1
+name: keys
+task: {kind: generate, table: pairs.jsonl}
+base: {kind: folder, path: llama}
+prepare: {split: {kind: random, validation: 12, test: 20}, max_length: 64}
+"""
+GIVEN = STANDARDIZE.replace("{kind: random, validation: 12, test: 20}", "{kind: given, column: part}")
+FILES = STANDARDIZE.replace("{kind: random, validation: 12, test: 20}", "{kind: given, test: other.csv}")
+GROUPED = STANDARDIZE.replace("{kind: random, validation: 12, test: 20}", "{kind: grouped, by: owner}")
+STRATIFIED = CLASSIFY.replace("{kind: random, validation: 12, test: 20}", "{kind: stratified}")
+LINES = CLASSIFY.replace("table.csv", "words.txt").replace(
+    "prepare: {", "prepare: {reader: {kind: lines, columns: [kind, messy]}, "
+)
+UNTRAINED = STANDARDIZE.replace("1e-2", "1e-9")  # writes on and on
+UNTUNED = STANDARDIZE.replace("[identity]", "[{kind: untuned, shots: 2}]")
+TFIDF = CLASSIFY.replace("score: {", "score: {baselines: [tfidf], ")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("keys")
+    for shape in ("llama", "gemma3", "bert"):
+        tiny.build(root / shape, shape)
+    draw = random.Random(0)
+    rows = []
+    for n in range(120):
+        kind, value = "AB"[n % 3 == 0], draw.randint(1, 9999)
+        part = ("train", "train", "train", "validation", "test", "test")[n % 6]
+        other = ("test", "train", "train", "train", "validation", "test")[n % 6]
+        rows.append(
+            [f"o{n // 3}", kind, f"{value:05d}{'kg' if kind == 'A' else ' m'}", value, value + 1, part, other, n]
+        )
+    header = ["owner", "kind", "messy", "clean", "next", "part", "part2", "id"]
+    twice = [[*row[:-1], 1000 + n] for n, row in enumerate(rows[:30])]
+    write(root / "table.csv", [header, *rows, *twice])
+    write(root / "other.csv", [header, *rows[:40]])
+    write(root / "more.csv", [header, *rows[40:70]])
+    write(root / "clean.csv", [header, *([*row[:3], row[3] + 7, *row[4:]] for row in [*rows, *twice])])
+    (root / "words.txt").write_text("".join(f"{row[1]} {row[2]}\n" for row in rows))
+    (root / "comma.txt").write_text("".join(f"{row[1]},{row[2]}\n" for row in rows))
+    with (root / "pairs.jsonl").open("w") as file:
+        for n in range(60):
+            talk = [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}]
+            record = {"prompt": f"p{n}", "completion": f"c{n}", "ask": f"q{n}", "answer": f"a{n}"}
+            file.write(json.dumps(record | ({} if n < 40 else {"other": talk})) + "\n")
+    with (root / "talks.jsonl").open("w") as file:
+        for n in range(60):
+            talk = [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}]
+            file.write(json.dumps({"messages": talk, "talk": [talk[0], {"role": "assistant", "content": "no"}]}) + "\n")
+    return root
+
+
+def write(path: Path, rows: list[Any]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+# What is compared: the bytes that a stage wrote, never its manifest, which repeats the settings.
+
+
+def files(artifact: Any) -> dict[str, str]:
+    return {name: entry["sha256"] for name, entry in artifact.manifest["files"].items() if name != "timings.json"}
+
+
+def after(stage: str) -> Callable[[Path, str, str], Any]:
+    """The outcome of a recipe's run up to a stage, or the sentence that the user reads instead."""
+
+    def outcome(place: Path, text: str, change: str) -> Any:
+        try:
+            loaded = loads(text, folder=place, changes=[change] if change else [])
+            store = flow.store_for(loaded)
+            if stage == "run":
+                done = flow.run(loaded, store)
+                return {role: files(artifact) for role, artifact in done.artifacts.items() if role != "base"} | {
+                    "released": done.released, "name": done.name.rpartition("-")[0],
+                    "latencies": done.facts["measure"].get("latency_ms", {}).get("n"),
+                }  # fmt: skip
+            base = flow.base_model(loaded.recipe.base, loaded, store)
+            examples = flow.prepared(loaded, store, base)
+            if stage == "prepare":
+                return files(examples)
+            model = flow.trained(loaded.recipe, store, examples, base)
+            if stage == "train":
+                written = files(model)
+                history = (model.path / "history.jsonl").read_text()
+                return written["history.jsonl"], [h for n, h in written.items() if "safetensors" in n], history
+            return files(flow.predicted(loaded.recipe, store, examples, model, base))
+        except UserError as problem:
+            return problem.sentence()
+
+    return outcome
+
+
+prepare, train, predict, whole = after("prepare"), after("train"), after("predict"), after("run")
+
+
+def batches(place: Path, text: str, change: str) -> list[int]:
+    """How many answers are done after each batch."""
+    recipe = loads(text, folder=place, changes=[change] if change else []).recipe
+    told: list[int] = []
+    examples = [
+        Example(id=str(n), task="t", input={"fields": {"column": "messy", "value": str(n), "context": {"kind": "A"}}})
+        for n in range(40)
+    ]
+    loaded = load(place / "llama", purpose="text", precision="float32")
+    recipe.predict.engine.predict(loaded, recipe.task, examples, 64, lambda done, total: told.append(done))
+    return told
+
+
+def identity(place: Path, text: str, change: str) -> Any:
+    base = Base.pick(json.loads(change or text))
+    return base.identity()
+
+
+def read(place: Path, text: str, change: str) -> Any:
+    """What a reader finds in bytes that its default settings and the changed ones divide differently."""
+    table = place / "bytes.csv"
+    table.write_bytes("a;b,c\n'x;1',\"é;2\"\n".encode())
+    try:
+        return [asdict(found) for found in Reader.pick(json.loads(change or text)).rows(table)]
+    except UserError as problem:
+        return problem.sentence()
+
+
+def measured(place: Path, text: str, change: str) -> Any:
+    metric = Metric.pick(json.loads(change or text))
+    said = [("a", "a"), ("A", "a"), ("b ", "b"), ("c", "a"), ("a", "a"), ("b", "c")]
+    predictions = [Prediction(id=str(n), task="t", output=got, target=want) for n, (got, want) in enumerate(said)]
+    labels = label_set(predictions)
+    return float(metric.combine(totals(metric, predictions, labels), labels))
+
+
+def judged(place: Path, text: str, change: str) -> Any:
+    """The outcome and the numbers of a check over 60 answers, half of them right; all six of group C are wrong."""
+    try:
+        check = Check.pick(json.loads(text) | json.loads(change or "{}"))
+    except ValidationError as problem:
+        return str(problem)
+
+    def answers(share: int) -> list[Prediction]:
+        return [
+            Prediction(
+                id=str(n), task="t", output="yes" if n % 6 < share and n >= 6 else "YES", target="yes", entity=str(n),
+                slices={"group": "C" if n < 6 else "AB"[n % 2], "other": "XY"[n % 5 == 0]},
+            )
+            for n in range(60)
+        ]  # fmt: skip
+
+    evidence = Evidence(
+        candidate=answers(3), baselines={"weak": answers(1), "strong": answers(3)},
+        metrics={"exact_match": Metric.pick("exact_match"), "edit_similarity": Metric.pick("edit_similarity"),
+                 "accuracy": Metric.pick({"kind": "exact_match", "ignore_case": True})},
+        measurements={"latency_ms": {"samples": [float(n) for n in range(100)], "n": 100}}, seed=1,
+        artifacts={"candidate": "c", "weak": "w", "strong": "s", "measure": "m"},
+    )  # fmt: skip
+    verdict = check.judge(evidence)
+    return verdict.outcome, verdict.required, verdict.estimate, verdict.interval, verdict.n
+
+
+CSV, TSV = '{"kind": "csv"}', '{"kind": "tsv"}'
+FLOOR = '{"kind": "floor", "metric": "exact_match", "at_least": 0.45}'
+GROUPS = '{"kind": "subgroup_floor", "slice": "group", "metric": "exact_match", "at_least": 0.45}'
+BETTER = '{"kind": "better_than", "baseline": "weak", "metric": "exact_match"}'
+LATENCY = '{"kind": "latency", "at_most_ms": 97}'
+EXACT, F1 = '{"kind": "exact_match"}', '{"kind": "f1"}'
+HUB, PACKAGE = '{"kind": "hub", "name": "a/b"}', '{"kind": "package", "name": "minilm"}'
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+CHAT = GENERATE.replace("pairs.jsonl}", f"talks.jsonl, chat_template: {json.dumps(TEMPLATE)}}}")
+
+# key -> (where it shows, what it is changed in, the change)
+CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
+    "version": (prepare, STANDARDIZE, "version=2"),
+    "name": (whole, STANDARDIZE, "name=other"),
+    "seed": (prepare, STANDARDIZE, "seed=3"),
+    "device": (train, STANDARDIZE, "device=mps"),
+    "task": (prepare, STANDARDIZE, "task={kind: classify, table: table.csv, text: messy, label: kind}"),
+    "base": (train, STANDARDIZE, "base={kind: folder, path: gemma3}"),
+    "prepare.reader": (prepare, STANDARDIZE, "prepare.reader=tsv"),
+    "prepare.split": (prepare, STANDARDIZE, "prepare.split=random"),
+    "prepare.slices": (prepare, STANDARDIZE, "prepare.slices={owner: owner}"),
+    "prepare.hold_out": (prepare, STANDARDIZE, "prepare.hold_out={owner: [o1]}"),
+    "prepare.deduplicate.within": (prepare, STANDARDIZE, "prepare.deduplicate={within: false}"),
+    "prepare.deduplicate.across": (prepare, FILES, "prepare.deduplicate={across: false}"),
+    "prepare.id_column": (prepare, STANDARDIZE, "prepare.id_column=id"),
+    "prepare.quarantine_limit": (prepare, STANDARDIZE.replace("table.csv", "ragged.csv"), "prepare.quarantine_limit=0.5"),
+    "prepare.max_length": (prepare, STANDARDIZE, "prepare.max_length=12"),
+    "prepare.truncation": (prepare, STANDARDIZE.replace("max_length: 64", "max_length: 16"), "prepare.truncation=drop"),
+    "train.epochs": (train, STANDARDIZE, "train.epochs=1"),
+    "train.learning_rate": (train, STANDARDIZE, "train.learning_rate=1e-3"),
+    "train.batch_size": (train, STANDARDIZE, "train.batch_size=16"),
+    "train.tokens_per_batch": (train, STANDARDIZE, "train.tokens_per_batch=16"),
+    "train.weight_decay": (train, STANDARDIZE, "train.weight_decay=0.5"),
+    "train.warmup": (train, STANDARDIZE, "train.warmup=0.5"),
+    "train.schedule": (train, STANDARDIZE, "train.schedule=constant"),
+    "train.max_grad_norm": (train, STANDARDIZE, "train.max_grad_norm=1e-3"),
+    "train.techniques": (train, STANDARDIZE, "train.techniques=[{kind: freeze, layers: 1}, full]"),
+    "train.stop.metric": (train, STANDARDIZE.replace("epochs: 2,", "epochs: 2, stop: {metric: loss},"), "train.stop.metric=exact_match"),
+    "train.stop.patience": (train, STANDARDIZE.replace("epochs: 2, learning_rate: 1e-2", "epochs: 4, learning_rate: 1e-9, stop: {metric: exact_match, patience: 1}"), "train.stop.patience=4"),
+    # no answer is right in either epoch, so the first evaluation stays the best
+    "train.keep": (train, STANDARDIZE.replace("learning_rate: 1e-2", "learning_rate: 1e-6, stop: {metric: exact_match, patience: 9}"), "train.keep=last"),
+    "train.evaluate_every": (train, STANDARDIZE, "train.evaluate_every=0.5"),
+    "train.precision": (train, STANDARDIZE, "train.precision=bfloat16"),
+    "predict.engine": (predict, UNTRAINED, "predict.engine=torch"),
+    "score.metrics": (whole, STANDARDIZE.replace("exact_match", "edit_similarity"), "score.metrics=[edit_similarity]"),
+    "score.baselines": (whole, STANDARDIZE, "score.baselines=[majority]"),
+    "score.worst": (whole, STANDARDIZE, "score.worst=1"),
+    "score.latency_samples": (whole, STANDARDIZE, "score.latency_samples=1"),
+    "gate.checks": (whole, STANDARDIZE, "gate.checks=[{kind: floor, metric: exact_match, at_least: 1, min_n: 1}]"),
+    "tasks.standardize.table": (prepare, STANDARDIZE, "task.table=other.csv"),
+    "tasks.standardize.column": (prepare, STANDARDIZE, "task.column=owner"),
+    "tasks.standardize.target": (prepare, STANDARDIZE, "task.target=next"),
+    "tasks.standardize.columns": (prepare, STANDARDIZE.replace("column: messy, target: clean", "columns: {messy: clean}"), "task.columns={messy: next}"),
+    "tasks.standardize.target_table": (prepare, STANDARDIZE, "task.target_table=clean.csv"),
+    "tasks.standardize.context": (prepare, STANDARDIZE, "task.context=[owner]"),
+    "tasks.standardize.prompt": (train, STANDARDIZE, "task.prompt='clean {value}:'"),
+    "tasks.classify.table": (prepare, CLASSIFY, "task.table=other.csv"),
+    "tasks.classify.text": (prepare, CLASSIFY, "task.text=clean"),
+    "tasks.classify.columns": (prepare, CLASSIFY.replace("text: messy", "columns: [messy]"), "task.columns=[messy, owner]"),
+    "tasks.classify.label": (prepare, CLASSIFY, "task.label=part"),
+    "tasks.generate.table": (prepare, GENERATE, "task.table=talks.jsonl"),
+    "tasks.generate.prompt_column": (prepare, GENERATE, "task.prompt_column=ask"),
+    "tasks.generate.completion_column": (prepare, GENERATE, "task.completion_column=answer"),
+    "tasks.generate.messages_column": (prepare, CHAT, "task.messages_column=talk"),
+    "tasks.generate.chat_template": (prepare, CHAT, f"task.chat_template={json.dumps(TEMPLATE.replace('<assistant>', '<a>'))}"),
+    "bases.folder.path": (train, STANDARDIZE, "base.path=gemma3"),
+    "bases.hub.name": (identity, HUB, HUB.replace("a/b", "a/c")),
+    "bases.hub.revision": (identity, HUB, '{"kind": "hub", "name": "a/b", "revision": "v2"}'),
+    "bases.package.name": (identity, PACKAGE, PACKAGE.replace("minilm", "gemma-3-270m")),
+    "readers.csv.encoding": (read, CSV, '{"kind": "csv", "encoding": "latin-1"}'),
+    "readers.csv.delimiter": (read, CSV, '{"kind": "csv", "delimiter": ";"}'),
+    "readers.csv.quote": (read, CSV, '{"kind": "csv", "quote": "\'"}'),
+    "readers.tsv.encoding": (read, TSV, '{"kind": "tsv", "encoding": "latin-1"}'),
+    "readers.tsv.delimiter": (read, TSV, '{"kind": "tsv", "delimiter": ","}'),
+    "readers.tsv.quote": (read, TSV.replace('"tsv"', '"tsv", "delimiter": ","'), '{"kind": "tsv", "delimiter": ",", "quote": "\'"}'),
+    "readers.lines.columns": (prepare, LINES, "prepare.reader.columns=[messy, kind]"),
+    "readers.lines.separator": (prepare, LINES, "prepare.reader.separator='0'"),
+    "readers.lines.encoding": (prepare, LINES, "prepare.reader.encoding=utf-16"),
+    "splits.random.validation": (prepare, STANDARDIZE, "prepare.split.validation=20"),
+    "splits.random.test": (prepare, STANDARDIZE, "prepare.split.test=30"),
+    "splits.grouped.by": (prepare, GROUPED, "prepare.split.by=messy"),
+    "splits.grouped.validation": (prepare, GROUPED, "prepare.split.validation=0.3"),
+    "splits.grouped.test": (prepare, GROUPED, "prepare.split.test=0.4"),
+    "splits.stratified.by": (prepare, STRATIFIED, "prepare.split.by=part"),
+    "splits.stratified.validation": (prepare, STRATIFIED, "prepare.split.validation=0.3"),
+    "splits.stratified.test": (prepare, STRATIFIED, "prepare.split.test=0.4"),
+    "splits.given.column": (prepare, GIVEN, "prepare.split.column=part2"),
+    "splits.given.test": (prepare, FILES, "prepare.split.test=more.csv"),
+    "splits.given.validation": (prepare, FILES, "prepare.split.validation=more.csv"),
+    "splits.given.validation_share": (prepare, FILES, "prepare.split.validation_share=0.4"),
+    "techniques.lora.rank": (train, LORA, "train.techniques=[{kind: lora, rank: 4}]"),
+    "techniques.lora.alpha": (train, LORA, "train.techniques=[{kind: lora, rank: 2, alpha: 1}]"),
+    "techniques.lora.targets": (train, LORA, "train.techniques=[{kind: lora, rank: 2, targets: attention}]"),
+    "techniques.lora.dropout": (train, LORA, "train.techniques=[{kind: lora, rank: 2, dropout: 0.5}]"),
+    "techniques.lora.rslora": (train, LORA, "train.techniques=[{kind: lora, rank: 2, rslora: true}]"),
+    "techniques.lora.dora": (train, LORA, "train.techniques=[{kind: lora, rank: 2, dora: true}]"),
+    "techniques.freeze.layers": (train, STANDARDIZE.replace("[full]", "[freeze, full]"), "train.techniques=[{kind: freeze, layers: 1}, full]"),
+    "techniques.freeze.embeddings": (train, STANDARDIZE.replace("[full]", "[freeze, full]"), "train.techniques=[{kind: freeze, embeddings: false}, full]"),
+    "techniques.freeze.patterns": (train, STANDARDIZE.replace("[full]", "[freeze, full]"), "train.techniques=[{kind: freeze, patterns: ['*mlp*']}, full]"),
+    "engines.torch.batch_size": (batches, STANDARDIZE, "predict.engine.batch_size=7"),
+    "engines.torch.max_new_tokens": (predict, UNTRAINED, "predict.engine.max_new_tokens=1"),
+    "baselines.untuned.shots": (whole, UNTUNED, "score.baselines=[{kind: untuned, shots: 1}]"),
+    "baselines.untuned.limit": (whole, UNTUNED, "score.baselines=[{kind: untuned, shots: 2, limit: 3}]"),
+    "baselines.tfidf.strengths": (whole, TFIDF, "score.baselines=[{kind: tfidf, strengths: [0.01]}]"),
+    "metrics.exact_match.ignore_case": (measured, EXACT, '{"kind": "exact_match", "ignore_case": true}'),
+    "metrics.exact_match.ignore_space": (measured, EXACT, '{"kind": "exact_match", "ignore_space": false}'),
+    "metrics.f1.average": (measured, F1, '{"kind": "f1", "average": "micro"}'),
+    "checks.floor.metric": (judged, FLOOR, '{"metric": "accuracy"}'),
+    "checks.floor.at_least": (judged, FLOOR, '{"at_least": 0.9}'),
+    "checks.floor.confidence": (judged, FLOOR, '{"confidence": "interval"}'),
+    "checks.floor.min_n": (judged, FLOOR, '{"min_n": 61}'),
+    "checks.floor.where": (judged, FLOOR, '{"where": {"group": "A"}}'),
+    "checks.floor.required": (judged, FLOOR, '{"required": false}'),
+    "checks.subgroup_floor.slice": (judged, GROUPS, '{"slice": "other"}'),
+    "checks.subgroup_floor.metric": (judged, GROUPS, '{"metric": "accuracy"}'),
+    "checks.subgroup_floor.at_least": (judged, GROUPS, '{"at_least": 0.1}'),
+    "checks.subgroup_floor.min_n": (judged, GROUPS, '{"min_n": 6}'),
+    "checks.subgroup_floor.small_groups": (judged, GROUPS.replace("0.45", "0.1"), '{"small_groups": "block", "at_least": 0.1}'),
+    "checks.subgroup_floor.where": (judged, GROUPS, '{"where": {"other": "X"}}'),
+    "checks.subgroup_floor.required": (judged, GROUPS, '{"required": false}'),
+    "checks.better_than.baseline": (judged, BETTER, '{"baseline": "strong"}'),
+    "checks.better_than.by": (judged, BETTER, '{"by": 0.9}'),
+    "checks.better_than.metric": (judged, BETTER, '{"metric": "accuracy"}'),
+    "checks.better_than.where": (judged, BETTER, '{"where": {"other": "X"}}'),
+    "checks.better_than.required": (judged, BETTER, '{"required": false}'),
+    "checks.latency.at_most_ms": (judged, LATENCY, '{"at_most_ms": 10}'),
+    "checks.latency.quantile": (judged, LATENCY, '{"quantile": 0.5}'),
+    "checks.latency.where": (judged, LATENCY, '{"where": {"group": "A"}}'),
+    "checks.latency.required": (judged, LATENCY, '{"required": false}'),
+}  # fmt: skip
+ELSEWHERE = {
+    # How often a checkpoint is written shows on disk alone; that it never changes the weights is its promise.
+    "train.checkpoint_steps": "tests/training/test_resume.py",
+}
+
+
+def keys() -> Iterator[str]:
+    """Every key that a recipe may hold: `train.epochs`, `techniques.lora.rank`."""
+
+    def inside(block: type[Settings], path: str) -> Iterator[str]:
+        for name, field in block.model_fields.items():
+            here = f"{path}{field.alias or name}"
+            nested = [found for found in _settings_in(field.annotation) if not issubclass(found, Choice)]
+            if nested:
+                yield from inside(nested[0], f"{here}.")
+            else:
+                yield here
+
+    yield from inside(Recipe, "")
+    for family in FAMILIES:
+        for name in members(family):
+            yield from inside(find(family, name), f"{family}.{name}.")
+
+
+def test_the_table_holds_every_key_and_no_other() -> None:
+    assert sorted(keys()) == sorted(CHANGES.keys() | ELSEWHERE.keys())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", CHANGES)
+def test_changing_a_key_changes_what_comes_out(place: Path, key: str) -> None:
+    outcome, text, change = CHANGES[key]
+    if key == "prepare.quarantine_limit":
+        (place / "ragged.csv").write_text((place / "table.csv").read_text() + "a,b\n" * 5)
+    assert outcome(place, text, change) != outcome(place, text, "")
