@@ -41,7 +41,7 @@ demo: setup ## Set up, then run recipes/demo.yaml from data to signed-off model.
 	$(BIN)/luthier run recipes/demo.yaml
 
 test: setup ## All tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: setup ## Format, lint, types, import contracts and the fast tests: under 90 seconds.
 	$(BIN)/ruff format --check .

@@ -44,15 +44,15 @@ def main() -> None:
         figures: dict[str, list[float]] = {}
         n, seconds = 0, []
         for seed in range(options.seeds):
-            loaded = luthier.load(RECIPES / f"{name}.yaml", [f"seed={seed}"])
-            done = luthier.run(loaded, luthier.store_for(loaded, Lines(), root=options.store))
-            scores = done.facts["scores"]
-            for system in scores["order"]:
-                figures.setdefault(system, []).append(scores["systems"][system]["metrics"][scores["main"]]["estimate"])
-            n = scores["systems"]["tuned"]["metrics"][scores["main"]]["n"]
-            seconds.append(done.facts["timings"]["model"])
+            opened = luthier.load(RECIPES / f"{name}.yaml", [f"seed={seed}"])
+            done = luthier.run(opened, luthier.store_for(opened, Lines(), root=options.store))
+            scores = done.facts.scores
+            for system in scores.order:
+                figures.setdefault(system, []).append(scores.systems[system].metrics[scores.main].estimate or 0.0)
+            n = scores.systems["tuned"].metrics[scores.main].n
+            seconds.append(done.facts.timings["train"])
         print(
-            f"{name}: {scores['main']} on {n} test rows, {options.seeds} seeds; training {statistics.mean(seconds):.0f} s"
+            f"{name}: {scores.main} on {n} test rows, {options.seeds} seeds; training {statistics.mean(seconds):.0f} s"
         )
         for system, values in figures.items():
             spread = statistics.stdev(values) if len(values) > 1 else 0.0

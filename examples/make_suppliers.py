@@ -23,17 +23,52 @@ from babel.numbers import format_decimal, get_currency_symbol
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 LOCALES = {
-    "DE": "de_DE", "FR": "fr_FR", "GB": "en_GB", "US": "en_US", "IT": "it_IT", "ES": "es_ES", "PL": "pl_PL",
-    "SE": "sv_SE", "AT": "de_AT", "DK": "da_DK", "NL": "nl_NL", "JP": "ja_JP", "BR": "pt_BR",
-}  # fmt: skip
+    "DE": "de_DE",
+    "FR": "fr_FR",
+    "GB": "en_GB",
+    "US": "en_US",
+    "IT": "it_IT",
+    "ES": "es_ES",
+    "PL": "pl_PL",
+    "SE": "sv_SE",
+    "AT": "de_AT",
+    "DK": "da_DK",
+    "NL": "nl_NL",
+    "JP": "ja_JP",
+    "BR": "pt_BR",
+}
 SEEN = ["DE", "FR", "GB", "US", "IT", "ES", "PL", "SE", "AT", "DK"]
 HELD_OUT = ["NL", "JP", "BR"]  # countries that training never sees
 CURRENCIES = {"GB": "GBP", "US": "USD", "PL": "PLN", "SE": "SEK", "DK": "DKK", "JP": "JPY", "BR": "BRL"}  # else EUR
-NUMERIC = {"US": "M/d/y", "GB": "dd/MM/y", "FR": "dd/MM/y", "IT": "d/M/y", "ES": "d/M/y", "PL": "dd.MM.y", "SE": "y-MM-dd",
-           "DE": "dd.MM.y", "AT": "d.M.y", "DK": "dd.MM.y", "NL": "dd-MM-y", "JP": "y/MM/dd", "BR": "dd/MM/y"}  # fmt: skip
+NUMERIC = {
+    "US": "M/d/y",
+    "GB": "dd/MM/y",
+    "FR": "dd/MM/y",
+    "IT": "d/M/y",
+    "ES": "d/M/y",
+    "PL": "dd.MM.y",
+    "SE": "y-MM-dd",
+    "DE": "dd.MM.y",
+    "AT": "d.M.y",
+    "DK": "dd.MM.y",
+    "NL": "dd-MM-y",
+    "JP": "y/MM/dd",
+    "BR": "dd/MM/y",
+}
 ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
-FOUNDED = {"de": "gegr. ", "en": "est. ", "fr": "depuis ", "it": "dal ", "es": "desde ", "pl": "od ", "sv": "sedan ",
-           "da": "siden ", "nl": "sinds ", "ja": "創業 ", "pt": "desde "}  # fmt: skip
+FOUNDED = {
+    "de": "gegr. ",
+    "en": "est. ",
+    "fr": "depuis ",
+    "it": "dal ",
+    "es": "desde ",
+    "pl": "od ",
+    "sv": "sedan ",
+    "da": "siden ",
+    "nl": "sinds ",
+    "ja": "創業 ",
+    "pt": "desde ",
+}
 LANGUAGES = ["en", "de", "fr", "es", "it", "pl"]  # country names are written in any of these
 
 # canonical legal form -> how it is written; per country
@@ -53,14 +88,20 @@ FORMS = {
     "BR": {"Ltda": ["Ltda", "Ltda.", "LTDA"], "SA": ["SA", "S/A"]},
 }
 NAMES = {
-    "DE": ["Bauer", "Schäfer", "Vogt", "Krüger", "Lindner"], "AT": ["Gruber", "Moser", "Pichler", "Huber"],
-    "FR": ["Moreau", "Lefèvre", "Girard", "Dupont"], "GB": ["Walker", "Hughes", "Carter", "Bennett"],
-    "US": ["Summit", "Redwood", "Miller", "Pioneer"], "IT": ["Ferrari", "Ricci", "Conti", "Moretti"],
-    "ES": ["García", "Navarro", "Molina", "Ortega"], "PL": ["Nowak", "Zieliński", "Wójcik", "Kamiński"],
-    "SE": ["Lindberg", "Åkesson", "Norden", "Holm"], "DK": ["Jensen", "Sørensen", "Møller", "Dahl"],
-    "NL": ["Bakker", "Visser", "De Boer", "Smit"], "JP": ["Tanaka", "Sakura", "Yamada", "Fuji"],
+    "DE": ["Bauer", "Schäfer", "Vogt", "Krüger", "Lindner"],
+    "AT": ["Gruber", "Moser", "Pichler", "Huber"],
+    "FR": ["Moreau", "Lefèvre", "Girard", "Dupont"],
+    "GB": ["Walker", "Hughes", "Carter", "Bennett"],
+    "US": ["Summit", "Redwood", "Miller", "Pioneer"],
+    "IT": ["Ferrari", "Ricci", "Conti", "Moretti"],
+    "ES": ["García", "Navarro", "Molina", "Ortega"],
+    "PL": ["Nowak", "Zieliński", "Wójcik", "Kamiński"],
+    "SE": ["Lindberg", "Åkesson", "Norden", "Holm"],
+    "DK": ["Jensen", "Sørensen", "Møller", "Dahl"],
+    "NL": ["Bakker", "Visser", "De Boer", "Smit"],
+    "JP": ["Tanaka", "Sakura", "Yamada", "Fuji"],
     "BR": ["Silva", "Souza", "Moreira", "Lima"],
-}  # fmt: skip
+}
 TRADES = [
     "Foods",
     "Logistics",
@@ -106,9 +147,10 @@ def phone(country: str, rare: bool, draw: random.Random) -> Pair:
     while True:
         digits = str(example.national_number)
         number = phonenumbers.PhoneNumber(
-            country_code=example.country_code, italian_leading_zero=example.italian_leading_zero,
+            country_code=example.country_code,
+            italian_leading_zero=example.italian_leading_zero,
             national_number=int(digits[:-4] + f"{draw.randrange(10000):04d}"),
-        )  # fmt: skip
+        )
         if phonenumbers.is_valid_number_for_region(number, country):
             break
     canonical = phonenumbers.format_number(number, PhoneNumberFormat.E164)
@@ -198,8 +240,12 @@ def spaced(text: str, draw: random.Random) -> str:
 
 
 COLUMNS: dict[str, Callable[[str, bool, random.Random], Pair]] = {
-    "founded": founded, "phone": phone, "revenue": revenue, "company": company, "origin": origin,
-}  # fmt: skip
+    "founded": founded,
+    "phone": phone,
+    "revenue": revenue,
+    "company": company,
+    "origin": origin,
+}
 
 
 def supplier(number: int, country: str, rare: bool, draw: random.Random) -> dict[str, str]:

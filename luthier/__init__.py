@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from luthier.errors import UserError as UserError
-    from luthier.flow import Run as Run
-    from luthier.flow import apply as apply
-    from luthier.flow import export as export
     from luthier.flow import run as run
     from luthier.flow import store_for as store_for
     from luthier.recipe import Recipe as Recipe
-    from luthier.recipe import load as load
-    from luthier.recipe import loads as loads
+    from luthier.recipe_file import load as load
+    from luthier.recipe_file import loads as loads
+    from luthier.runs import Run as Run
+    from luthier.runs import apply as apply
+    from luthier.runs import export as export
     from luthier.store import Store as Store
 
 _HOMES = {
-    "UserError": "errors", "Run": "flow", "apply": "flow", "export": "flow", "run": "flow", "store_for": "flow",
-    "Recipe": "recipe", "load": "recipe", "loads": "recipe", "Store": "store",
-}  # fmt: skip
+    "Recipe": "recipe",
+    "Run": "runs",
+    "Store": "store",
+    "UserError": "errors",
+    "apply": "runs",
+    "export": "runs",
+    "load": "recipe_file",
+    "loads": "recipe_file",
+    "run": "flow",
+    "store_for": "flow",
+}
 
 __all__ = ["Recipe", "Run", "Store", "UserError", "apply", "export", "load", "loads", "run", "store_for"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Step = list[list[int]]  # one optimizer step: micro-batches of example numbers
 
@@ -13,26 +13,20 @@ PADDING = 0.25  # share of a micro-batch beyond which it is cut
 
 @dataclass(slots=True)
 class Encoded:
-    """One example in tokens."""
+    """One example in tokens, with what it is to learn."""
 
-    ids: list[int]  # what the model reads (for encoder-decoders: what the encoder reads)
-    supervised: list[bool] = field(default_factory=list)  # which of `ids` carry loss, for decoders
-    labels: list[int] = field(default_factory=list)  # what the decoder of an encoder-decoder writes
-    label: int = -1  # class number, for classification
+    ids: Sequence[int]  # what the model reads (for encoder-decoders: what the encoder reads)
+    supervised: Sequence[bool] = ()  # which of `ids` carry loss, for decoders
+    targets: Sequence[int] = ()  # what the decoder of an encoder-decoder writes, or numbers of classes
+    numbers: Sequence[float] = ()  # figures to learn
+    covers: int = 0  # tokens (or labels) that carry loss: what the loss is averaged over
     cut_tokens: int = 0  # tokens of the input that did not fit
     weight: float = 1.0
 
     @property
     def length(self) -> int:
         """Tokens computed."""
-        return len(self.ids) + len(self.labels)
-
-    @property
-    def n_supervised(self) -> int:
-        """Tokens (or, for classification, labels) that carry loss."""
-        if self.label >= 0:
-            return 1
-        return len(self.labels) or sum(self.supervised)
+        return len(self.ids) + len(self.targets)
 
 
 def plan(

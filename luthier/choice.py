@@ -15,11 +15,6 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_serializer
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-FAMILIES = (
-    "tasks", "bases", "readers", "splits", "objectives", "techniques",
-    "engines", "baselines", "metrics", "checks",
-)  # fmt: skip
-
 Self = TypeVar("Self", bound="Choice")
 
 
@@ -27,6 +22,8 @@ class Settings(BaseModel):
     """A typed block of a recipe: unknown keys are errors and values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    unkeyed: ClassVar[dict[str, Any]] = {}
+    """Of a stage's config: what reaches the stage but changes none of its bytes, in the form of pydantic's `exclude`."""
 
 
 class Choice(Settings):
@@ -38,6 +35,16 @@ class Choice(Settings):
 
     family: ClassVar[str] = ""
     kind: ClassVar[str] = ""
+    outside: ClassVar[tuple[str, ...]] = ()
+    """Settings that only say where an outside file lies: it enters a key by its bytes, so its path does not."""
+
+    def placeless(self: Self) -> Self:
+        """A copy without the paths of outside files, fit to enter a key: moving a table changes nothing."""
+        return self.model_copy(update=dict.fromkeys(self.outside, ""))
+
+    def paths(self) -> dict[str, str]:
+        """Outside files that are named, by setting: path as written in the recipe."""
+        return {name: str(getattr(self, name)) for name in self.outside if getattr(self, name)}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -84,6 +91,23 @@ class Choice(Settings):
     @model_serializer(mode="wrap")
     def _with_kind(self, handler: Any) -> dict[str, Any]:
         return {"kind": self.kind, **handler(self)}
+
+
+@cache
+def families() -> dict[str, type[Choice]]:
+    """Every family with its base class: the folders of luthier/ whose package defines a Choice with that family."""
+    found = {}
+    for folder in sorted(Path(__file__).parent.iterdir()):
+        if (folder / "__init__.py").exists():
+            package = importlib.import_module(f"luthier.{folder.name}")
+            for value in vars(package).values():
+                if (
+                    isinstance(value, type)
+                    and issubclass(value, Choice)
+                    and value.__dict__.get("family") == folder.name
+                ):
+                    found[folder.name] = value
+    return found
 
 
 @cache

@@ -13,16 +13,19 @@ import typer
 from luthier.errors import Problems, UserError
 
 if TYPE_CHECKING:
-    from luthier.flow import Run
-    from luthier.recipe import Loaded
+    from luthier.recipe_file import RecipeFile
+    from luthier.runs import Run
     from luthier.store import Store
 
 INTERRUPTED = "interrupted; what was finished is kept, and the same command goes on from the last checkpoint"
 
 app = typer.Typer(
-    name="luthier", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="luthier",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Fine-tune a language model on your own data, and get one that you can sign off.",
-)  # fmt: skip
+)
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 RunName = Annotated[str, typer.Argument(help="A run's name, its beginning, or `latest`.", metavar="RUN")]
@@ -45,9 +48,13 @@ class Screen:
 
         self.console = Console(stderr=True)
         self.bar = Progress(
-            TextColumn("{task.description:<10}"), BarColumn(bar_width=24), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[figures]}"), console=self.console, transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            transient=True,
+        )
         self.tasks: dict[str, Any] = {}
         self.tenths: dict[str, int] = {}
 
@@ -101,13 +108,15 @@ def main() -> None:
         raise
 
 
-def _opened(recipe: Path, changes: list[str] | None, store: Path | None, fresh: bool) -> tuple[Loaded, Store, Screen]:
+def _opened(
+    recipe: Path, changes: list[str] | None, store: Path | None, fresh: bool
+) -> tuple[RecipeFile, Store, Screen]:
     from luthier.flow import store_for
-    from luthier.recipe import load
+    from luthier.recipe_file import load
 
-    loaded = load(recipe, changes or [])
+    opened = load(recipe, changes or [])
     screen = Screen()
-    return loaded, store_for(loaded, screen, root=store, fresh=fresh), screen
+    return opened, store_for(opened, screen, root=store, fresh=fresh), screen
 
 
 def _store(path: Path | None, run: str = "latest") -> Store:
@@ -142,37 +151,46 @@ def run(
     from luthier import flow
     from luthier.summary import table
 
-    loaded, opened, screen = _opened(recipe, changes, store, fresh)
+    opened, kept, screen = _opened(recipe, changes, store, fresh)
     try:
-        done = flow.run(loaded, opened)
+        done = flow.run(opened, kept)
     finally:
         screen.close()
     _print(_facts_of(done), as_json, lambda: table(done))
-    if loaded.recipe.gate.checks and not done.released:
+    if opened.recipe.gate.checks and not done.released:
         raise SystemExit(3)
 
 
 def _facts_of(done: Run) -> dict[str, Any]:
+    facts = done.facts
     return {
-        "run": done.name, "released": done.released, "verdicts": done.facts["verdicts"],
-        "scores": {name: system["metrics"] for name, system in done.facts["scores"]["systems"].items()},
-        "report": str(done.folder / "report.html"), "model": str(done.folder / "model"), "next": done.facts["next"],
-        "openings": done.facts["openings"], "reused": {role: a.reused for role, a in done.artifacts.items()},
-    }  # fmt: skip
+        "run": done.name,
+        "released": done.released,
+        "verdicts": [verdict.json() for verdict in facts.verdicts],
+        "scores": {name: system.model_dump(mode="json")["metrics"] for name, system in facts.scores.systems.items()},
+        "report": str(done.folder / "report.html"),
+        "model": str(done.folder / "model"),
+        "next": facts.next,
+        "openings": {"test": facts.test_openings},
+        "device": facts.environment.device,
+        "precision": facts.environment.precision,
+        "reused": {role: a.reused for role, a in done.artifacts.items()},
+    }
 
 
 @app.command()
 def validate(recipe: RecipePath, changes: Changes = None, as_json: AsJson = False) -> None:
     """Check a recipe and the files that it names, without running anything."""
-    from luthier.recipe import load
+    from luthier.recipe_file import load
 
-    loaded = load(recipe, changes or [])
-    settings = loaded.recipe
-    paths = [*settings.task.tables().values(), *settings.prepare.split.files().values()]
+    opened = load(recipe, changes or [])
+    settings = opened.recipe
+    naming = [settings.task, settings.prepare.split, *settings.train.techniques]
+    paths = [path for choice in naming for path in choice.paths().values()]
     problems = []
     for path in paths:
         try:
-            loaded.path(path)
+            opened.path(path)
         except UserError as problem:
             problems.append(problem)
     if problems:
@@ -196,17 +214,21 @@ def list_(
     """List what a recipe can name, with the file that holds each."""
     import inspect
 
-    from luthier.choice import FAMILIES, find, members, source_file, unknown
+    from luthier.choice import families, find, members, source_file, unknown
 
-    if family and family not in FAMILIES:
-        raise UserError(unknown("family called", family, FAMILIES))
+    if family and family not in families():
+        raise UserError(unknown("family called", family, families()))
     found = {
         name: {
-            member: {"file": str(source_file(name, member)), "about": (inspect.getdoc(find(name, member)) or "").split("\n")[0]}
+            member: {
+                "file": str(source_file(name, member)),
+                "about": (inspect.getdoc(find(name, member)) or "").split("\n")[0],
+            }
             for member in members(name)
         }
-        for name in ([family] if family else FAMILIES) if members(name)
-    }  # fmt: skip
+        for name in ([family] if family else families())
+        if members(name)
+    }
 
     def show() -> None:
         here = Path.cwd()
@@ -224,7 +246,7 @@ def list_(
 @app.command()
 def report(run: RunName = "latest", store: StorePath = None, as_json: AsJson = False) -> None:
     """Write a run's report and model card again and say where they are."""
-    from luthier.flow import reopen
+    from luthier.runs import reopen
     from luthier.summary import table
 
     done = reopen(_store(store, run), run)
@@ -234,18 +256,22 @@ def report(run: RunName = "latest", store: StorePath = None, as_json: AsJson = F
 @app.command()
 def why(run: RunName = "latest", store: StorePath = None, as_json: AsJson = False) -> None:
     """Tell from what a run was made: every artifact, its inputs and its config."""
-    from luthier.flow import find_run
+    from luthier.runs import find
 
     opened = _store(store, run)
-    entry = find_run(opened, run)
+    entry = find(opened, run)
     lineage = {
         role: {
-            "artifact": artifact.id, "content": artifact.content, "config": artifact.manifest["config"],
-            "inputs": artifact.manifest["inputs"], "made_with": artifact.manifest["made_with"],
+            "artifact": artifact.id,
+            "content": artifact.content,
+            "config": artifact.manifest["config"],
+            "inputs": artifact.manifest["inputs"],
+            "made_with": artifact.manifest["made_with"],
         }
-        for role, artifact_id in entry["artifacts"].items() if role != "base"
+        for role, artifact_id in entry["artifacts"].items()
+        if role != "base"
         for artifact in [opened.get(artifact_id)]
-    }  # fmt: skip
+    }
 
     def show() -> None:
         for role, told in lineage.items():
@@ -283,14 +309,17 @@ def gc(store: StorePath = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def apply(
-    run: RunName, source: Annotated[Path, typer.Argument(help="The table to work on.")],
-    target: Annotated[Path, typer.Argument(help="The table to write.")], store: StorePath = None, as_json: AsJson = False,
-) -> None:  # fmt: skip
+    run: RunName,
+    source: Annotated[Path, typer.Argument(help="The table to work on.")],
+    target: Annotated[Path, typer.Argument(help="The table to write.")],
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
     """Apply a run's model to a table: suggestions and confidences stand beside the originals."""
-    from luthier import flow
+    from luthier import runs
 
     opened = _store(store, run)
-    result = flow.apply(opened, run, source, target)
+    result = runs.apply(opened, run, source, target)
 
     def show() -> None:
         print(f"wrote {result['rows']} rows with {result['predictions']} suggestions to {result['written']}")
@@ -302,19 +331,21 @@ def apply(
 
 @app.command()
 def export(
-    run: RunName, target: Annotated[Path, typer.Argument(help="The folder to write.")],
+    run: RunName,
+    target: Annotated[Path, typer.Argument(help="The folder to write.")],
     to: Annotated[str, typer.Option(help="hf: a whole folder, adapter merged. peft: the adapter.")] = "hf",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    store: StorePath = None, as_json: AsJson = False,
-) -> None:  # fmt: skip
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
     """Write a run's model as a folder that transformers or peft load without Luthier."""
-    from luthier import flow
+    from luthier import runs
     from luthier.choice import unknown
 
     for name, value, known in (("--to", to, ("hf", "peft")), ("--precision", precision, ("float32", "bfloat16"))):
         if value not in known:
             raise UserError(unknown("form called" if name == "--to" else "precision called", value, known), where=name)
-    written = flow.export(_store(store, run), run, to, precision, target)
+    written = runs.export(_store(store, run), run, to, precision, target)
     _print({"written": str(written)}, as_json, lambda: print(f"wrote {written}"))
 
 

@@ -2,47 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from luthier.batching import Encoded
 from luthier.errors import UserError
 
-
-def asked(prompt: str | list[dict[str, str]], tokenizer: Any, architecture: str, max_length: int) -> list[int]:
-    """Tokens of what a model reads before it answers, at most `max_length`."""
-    if isinstance(prompt, list):
-        return chat(prompt, None, tokenizer, max_length, 1.0).ids
-    if architecture == "decoder":
-        return shortened(prompt_ids(prompt, tokenizer), max_length)
-    return list(tokenizer(prompt, truncation=True, max_length=max_length)["input_ids"])
+Prompt = str | list[dict[str, str]]  # a text, or messages for a chat template
 
 
-def shortened(ids: list[int], room: int) -> list[int]:
-    """Tokens with their middle cut out where they do not fit: the end of a prompt says what is asked."""
-    return ids if len(ids) <= room else ids[: room // 2] + ids[len(ids) - (room - room // 2) :]
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a model reads: what turns text into its tokens."""
+
+    tokenizer: Any
+    architecture: str  # "encoder", "decoder" or "encoder-decoder"
+    labels: tuple[str, ...]  # names of a classification head's outputs
+    max_length: int  # tokens of one example, prompt and answer together
 
 
-def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
-    """Tokens of a prompt with the beginning token, where the model has one, and never an end token."""
-    ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    return [tokenizer.bos_token_id, *ids] if tokenizer.bos_token_id is not None else ids
+def asked(prompts: Sequence[Prompt], reading: Reading) -> list[list[int]]:
+    """Tokens of what a model reads before it writes, at most `max_length` each; texts are encoded all at once."""
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    encoded = iter(written_prompts(texts, reading))
+    return [
+        shortened(next(encoded), reading.max_length, reading)
+        if isinstance(prompt, str)
+        else list(chat(prompt, None, reading, 1.0).ids)
+        for prompt in prompts
+    ]
 
 
-def answer_ids(text: str, tokenizer: Any) -> list[int]:
-    """Tokens of an answer and the end token: without it a model never learns to stop."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if tokenizer.eos_token_id is None:
+def shortened(ids: list[int], room: int, reading: Reading) -> list[int]:
+    """Tokens that fit: a decoder's lose their middle, since the end of a prompt says what is asked; others keep their end token."""
+    if len(ids) <= room:
+        return ids
+    if reading.architecture == "encoder-decoder":
+        return [*ids[: room - 1], ids[-1]]
+    return ids[: room // 2] + ids[len(ids) - (room - room // 2) :]
+
+
+def written_prompts(texts: Sequence[str], reading: Reading) -> list[list[int]]:
+    """Tokens of prompts: a decoder's begin with its first token, where it has one, and never hold an end token."""
+    if not texts:
+        return []
+    tokenizer = reading.tokenizer
+    if reading.architecture == "encoder-decoder":
+        return [list(ids) for ids in tokenizer(list(texts))["input_ids"]]
+    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+    return [[*start, *ids] for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+
+def read_whole(texts: Sequence[str], reading: Reading) -> list[tuple[list[int], int]]:
+    """Tokens of texts that a classification head reads, in the tokenizer's own frame, and how many did not fit."""
+    if not texts:
+        return []
+    whole = reading.tokenizer(list(texts))["input_ids"]
+    fitting = reading.tokenizer(list(texts), truncation=True, max_length=reading.max_length)["input_ids"]
+    return [(list(short), len(ids) - len(short)) for ids, short in zip(whole, fitting, strict=True)]
+
+
+def answers(texts: Sequence[str], reading: Reading) -> list[list[int]]:
+    """Tokens of answers and the end token: without it a model never learns to stop."""
+    if not texts:
+        return []
+    end = reading.tokenizer.eos_token_id
+    if end is None:
         raise UserError("the tokenizer has no end-of-sequence token", where="base", hint="set eos_token in its files")
-    return [*ids, tokenizer.eos_token_id]
+    return [[*ids, end] for ids in reading.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
-def chat(messages: list[dict[str, str]], answer: str | None, tokenizer: Any, max_length: int, weight: float) -> Encoded:
+def chat(messages: list[dict[str, str]], answer: str | None, reading: Reading, weight: float) -> Encoded:
     """A conversation through the chat template, with loss on every assistant turn and on what ends it."""
+    tokenizer = reading.tokenizer
     if tokenizer.chat_template is None:
         raise UserError(
-            "the base has no chat template, so messages cannot be rendered", where="task.chat_template",
+            "the base has no chat template, so messages cannot be rendered",
+            where="task.chat_template",
             hint="give a template in the recipe, or use prompt and completion",
-        )  # fmt: skip
+        )
     turns = [*messages, {"role": "assistant", "content": answer}] if answer is not None else list(messages)
     if answer is None:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -56,13 +95,14 @@ def chat(messages: list[dict[str, str]], answer: str | None, tokenizer: Any, max
             if not whole.startswith(after) or not after.startswith(before):
                 raise UserError(
                     "the chat template rewrites earlier turns, so it is unclear which tokens are the assistant's",
-                    where="task.chat_template", hint="use a template that only appends",
-                )  # fmt: skip
+                    where="task.chat_template",
+                    hint="use a template that only appends",
+                )
             spans.append((len(before), len(after)))
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     supervised = [any(start < end_b and end > start_b for start_b, end_b in spans) for start, end in offsets]
-    cut = max(0, len(ids) - max_length)
+    cut = max(0, len(ids) - reading.max_length)
     if cut and not any(supervised[:cut]):
         ids, supervised = ids[cut:], supervised[cut:]
-    return Encoded(ids=ids, supervised=supervised, cut_tokens=cut, weight=weight)
+    return Encoded(ids=ids, supervised=supervised, covers=sum(supervised[1:]), cut_tokens=cut, weight=weight)

@@ -1,306 +1,264 @@
-"""The training loop: steps, learning-rate schedule, evaluation, early stopping, and checkpoints that resume bitwise."""
+"""The training loop: plan the steps of an epoch, take each of them, evaluate now and then, keep what may be needed."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from luthier import model as models
 from luthier.batching import Encoded, Step, plan
+from luthier.checkpoint import History, Progress, State
 from luthier.errors import UserError
 from luthier.objectives import Objective
-from luthier.recipe import Train
-from luthier.store import Out, check_folder, seal, sync_folder
-from luthier.techniques import Technique, learning_rate_for, owns
+from luthier.recipe import TrainSettings
+from luthier.store import Artifact, Out
+from luthier.techniques import Running, Together, learning_rate_for
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
+    from luthier.model import Model
 
-BEST, LAST = "best", "last"
-
-
-@dataclass
-class Progress:
-    """Where training stands: everything but the tensors, as JSON in each checkpoint."""
-
-    step: int = 0  # optimizer steps done
-    tokens: int = 0  # supervised tokens seen
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None  # epoch, step, metric, value
-    waited: int = 0  # evaluations since the best one
-    stopped: str = ""  # "finished" or "patience" once training has ended
-    techniques: list[dict[str, Any]] = field(default_factory=list)  # state of each technique
+Evaluate = Callable[["Model"], dict[str, float]]  # figures on the validation split; empty where there is none
+Inputs = Mapping[str, Mapping[str, Artifact]]  # technique -> name of an input -> artifact
 
 
-Evaluate = Callable[[models.Loaded], dict[str, float]]
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the steps: rises linearly over the warm-up, then falls as `kind` says."""
+
+    peak: float
+    total: int  # optimizer steps
+    warmup: float  # share of the steps (below 1) or number of steps
+    kind: str  # constant, linear or cosine
+
+    def factor(self, step: int) -> float:
+        """Share of the peak learning rate at a step (from 0)."""
+        rising = self.warmup if self.warmup >= 1 else self.warmup * self.total
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        if self.kind == "constant":
+            return 1.0
+        done = (step - rising) / max(1.0, self.total - rising)
+        return 1.0 - done if self.kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How evaluations are judged: the metric that decides, and what follows from it."""
+
+    metric: str = "loss"
+    higher_is_better: bool = False
+    patience: int = 0  # evaluations without improvement after which training ends; 0: never
+    keep_best: bool = True
 
 
 def fit(
-    loaded: models.Loaded, examples: Sequence[Encoded], objective: Objective, settings: Train, evaluate: Evaluate,
-    out: Out, seed: int,
-) -> Progress:  # fmt: skip
-    """Train in place; the weights that `keep` names are in the model at the end. Continues from `out.checkpoints`."""
+    model: Model,
+    examples: Sequence[Encoded],
+    lengths: Sequence[int],
+    objective: Objective,
+    settings: TrainSettings,
+    evaluate: Evaluate,
+    watch: Watch,
+    out: Out,
+    seed: int,
+    inputs: Inputs,
+) -> Progress:
+    """Train in place; the weights that are to be kept are in the model at the end. Goes on from `out.checkpoints`.
+
+    `lengths`: tokens of each example. The history, a JSON line for each step and evaluation, is left beside the
+    checkpoints in `history.jsonl`.
+    """
     import torch
 
-    techniques = settings.techniques
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # new matrices, such as those of lora, are drawn from the recipe's seed alone
-        for technique in techniques:
-            loaded.model = technique.attach(loaded.model)
-    trainable = {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
-    if not trainable:
-        raise UserError(
-            "every parameter is frozen, so there is nothing to train", where="train.techniques", hint="freeze less"
-        )
-    peak = settings.learning_rate or learning_rate_for(techniques)
-    optimizer = torch.optim.AdamW(groups(loaded.model, techniques, peak, settings.weight_decay), lr=peak, fused=True)
-    lengths = [example.length for example in examples]
-    packed = models.packs(loaded)
     per_epoch = math.ceil(len(lengths) / settings.batch_size)
     total = max(1, round(settings.epochs * per_epoch))
     every = max(1, round(settings.evaluate_every * per_epoch))
-    progress = resume(out.checkpoints, trainable, optimizer, techniques) or Progress()
-    if progress.step:
-        out.say(f"resuming at step {progress.step} of {total}")
+    schedule = Schedule(
+        settings.learning_rate or learning_rate_for(settings.techniques), total, settings.warmup, settings.schedule
+    )
+    state = begin(model, settings, schedule, inputs, out, seed)
+    progress, pace = state.progress, Pace(out, state.progress.step, total)
+    packed = models.packs(model) and all(technique.layout != "rows" for technique in settings.techniques)
     steps: list[Step] = []
-    clock, started_at, computed = time.perf_counter(), progress.step, 0
-    warm = clock
     with torch.random.fork_rng():
-        while progress.step < total and not progress.stopped:
+        while not progress.stopped:
             epoch, within = divmod(progress.step, per_epoch)
             if within == 0 or not steps:
                 steps = plan(lengths, settings.batch_size, settings.tokens_per_batch, seed, epoch, packed=packed)
-            if within == 0:
-                for technique in techniques:
-                    changed = technique.epoch(loaded.model, epoch, progress.history)
-                    if changed is not None:
-                        optimizer.param_groups.clear()
-                        for group in changed:
-                            optimizer.add_param_group(group)
-            torch.manual_seed(
-                seed * 1_000_003 + progress.step
-            )  # each step has its own dropout: nothing else to restore
-            factor = schedule(progress.step, total, settings.warmup, settings.schedule)
-            for group in optimizer.param_groups:
-                group.setdefault("peak", group["lr"])
+            if within == 0 and state.running.epoch(epoch, progress.evaluations):
+                regroup(state, schedule.peak, settings.weight_decay)
+                state.note_trainable(out.checkpoints)
+            torch.manual_seed(seed * 1_000_003 + progress.step)  # each step has its own dropout: nothing to restore
+            factor = schedule.factor(progress.step)
+            for group in state.optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
-            loss, n = one_step(loaded, [[examples[i] for i in micro] for micro in steps[within]], objective, techniques)
-            norm = torch.nn.utils.clip_grad_norm_(trainable.values(), settings.max_grad_norm).item()
+            micro_batches = [[examples[i] for i in micro] for micro in steps[within]]
+            loss, norm = take_step(state, micro_batches, objective, settings.max_grad_norm)
             if not math.isfinite(loss) or not math.isfinite(norm):
-                raise UserError(
-                    f"the loss became {loss} (gradient norm {norm}) at step {progress.step + 1}", where="train",
-                    hint="lower train.learning_rate, or use precision float32; the last checkpoint holds finite weights",
-                )  # fmt: skip
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+                raise diverged(loss, norm, progress.step + 1)
             progress.step += 1
-            progress.tokens += n
-            computed += sum(examples[i].length for micro in steps[within] for i in micro)
-            progress.history.append({
-                "step": progress.step, "epoch": round(progress.step / per_epoch, 4), "loss": loss,
-                "learning_rate": peak * factor, "tokens": progress.tokens, "grad_norm": norm,
-            })  # fmt: skip
-            seconds = time.perf_counter() - clock
-            if progress.step - started_at == 1:
-                warm = time.perf_counter()
-            elif progress.step - started_at == 2:  # the first step also warms up
-                left = (time.perf_counter() - warm) * (total - progress.step)
-                out.say(f"training will take about {left:.0f} s on this machine ({total} steps)")
-            out.progress(
-                progress.step, total, loss=f"{loss:.3f}", **{"tokens/s": f"{computed / seconds:.0f}"},
-                left=f"{seconds / (progress.step - started_at) * (total - progress.step):.0f} s",
-            )  # fmt: skip
+            progress.tokens += sum(example.covers for batch in micro_batches for example in batch)
+            figures = {"loss": loss, "learning_rate": schedule.peak * factor, "grad_norm": norm}
+            note(state, {"epoch": round(progress.step / per_epoch, 4), **figures, "tokens": progress.tokens})
+            pace.tell(progress.step, loss, sum(lengths[i] for micro in steps[within] for i in micro))
             if progress.step % every == 0 or progress.step == total:
-                consider(loaded, evaluate, settings, progress, per_epoch, trainable, out)
+                consider(state, evaluate, watch, progress.step / per_epoch, out)
             if progress.step == total:
                 progress.stopped = progress.stopped or "finished"
             if progress.step % settings.checkpoint_steps == 0 or progress.stopped:
-                progress.techniques = [technique.state() for technique in techniques]
-                save_checkpoint(out.checkpoints / LAST, trainable, optimizer, progress)
-    if settings.keep == "best" and progress.best and progress.best["step"] != progress.step:
-        restore_weights(out.checkpoints / BEST, trainable)
-    loaded.model.eval()
+                state.save(out.checkpoints)
+    if watch.keep_best and progress.best and progress.best["step"] != progress.step:
+        state.restore_best(out.checkpoints)
+    model.forward.eval()
     return progress
 
 
-def one_step(
-    loaded: models.Loaded,
-    micro_batches: Sequence[Sequence[Encoded]],
-    objective: Objective,
-    techniques: Sequence[Technique],
-) -> tuple[float, int]:
-    """Gradients of one effective batch; returns its mean loss per supervised token (nats) and their number.
+def take_step(
+    state: State, micro_batches: Sequence[Sequence[Encoded]], objective: Objective, max_grad_norm: float
+) -> tuple[float, float]:
+    """One optimizer step; returns the loss (nats per supervised token, with penalties) and the gradient's norm.
+
+    Nothing is changed where one of them is not finite.
+    """
+    import torch
+
+    loss = gradients(state.model, micro_batches, objective, state.running)
+    trained = [parameter for parameter in state.model.trainable().values() if parameter.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(trained, max_grad_norm).item()
+    if math.isfinite(loss) and math.isfinite(norm):
+        state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    return loss, norm
+
+
+def gradients(
+    model: Model, micro_batches: Sequence[Sequence[Encoded]], objective: Objective, running: Running
+) -> float:
+    """Gradients of one effective batch; returns its mean loss per supervised token (nats) with the penalties.
 
     Each micro-batch's sum is divided by the supervised tokens of the *whole* batch, so cutting it differently changes
     nothing: one big batch and sixteen small ones have the same gradient.
     """
-    covered = sum(example.n_supervised * example.weight for batch in micro_batches for example in batch)
-    n = sum(example.n_supervised for batch in micro_batches for example in batch)
-    owner = next((technique for technique in techniques if owns(technique, "backward")), None)
-    loaded.model.train()
+    covered = sum(example.covers * example.weight for batch in micro_batches for example in batch) or 1.0
+    model.forward.train()
     total = 0.0
-    for number, batch in enumerate(micro_batches):
-        with models.autocast(loaded):
-            losses_B, _ = objective.loss(loaded, batch)
-        loss = losses_B.sum() / covered
-        if number == 0:
-            for technique in techniques:
-                penalty = technique.penalty(loaded.model, batch, losses_B)
-                if penalty is not None:
-                    loss = loss + penalty
-        if owner is not None:
-            owner.backward(losses_B / covered)
-        else:
-            loss.backward()
-        total += float(loss.detach())
-    return total, n
+    for batch in micro_batches:
+        with models.autocast(model):
+            outputs = objective.outputs(model, batch, running.needs)
+            losses_B = running.losses(batch, objective.loss(outputs, batch), outputs) / covered
+        running.backward(losses_B)
+        total += losses_B.detach().sum()
+    penalty = running.penalty()
+    if penalty is not None:
+        penalty.backward()
+        total += penalty.detach()
+    return float(total)
 
 
-def groups(model: nn.Module, techniques: Sequence[Technique], peak: float, weight_decay: float) -> list[dict[str, Any]]:
+def begin(model: Model, settings: TrainSettings, schedule: Schedule, inputs: Inputs, out: Out, seed: int) -> State:
+    """The state before the first step, or that of the last whole checkpoint."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # new matrices, such as those of lora, are drawn from the recipe's seed alone
+        running = Together(
+            [technique.start(model, inputs.get(technique.kind, {})) for technique in settings.techniques]
+        )
+    if not model.trainable():
+        raise UserError(
+            "every parameter is frozen, so there is nothing to train", where="train.techniques", hint="freeze less"
+        )
+    out.checkpoints.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(list(model.trainable().values()), lr=schedule.peak, fused=True)
+    state = State(model, optimizer, Progress(), running, History(out.checkpoints / "history.jsonl"))
+    if state.take_up(out.checkpoints):
+        regroup(state, schedule.peak, settings.weight_decay)
+        state.take_up_optimizer(out.checkpoints)
+        out.say(f"resuming at step {state.progress.step} of {schedule.total}")
+    else:
+        regroup(state, schedule.peak, settings.weight_decay)
+        state.note_trainable(out.checkpoints)
+    return state
+
+
+def regroup(state: State, peak: float, weight_decay: float) -> None:
+    """Give the optimizer what trains now: a technique's own groups, or matrices with weight decay and the rest without."""
+    state.optimizer.param_groups.clear()
+    for group in groups(state.model, state.running, peak, weight_decay):
+        state.optimizer.add_param_group({**group, "peak": group["lr"]})
+
+
+def groups(model: Model, running: Running, peak: float, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups: a technique's own, or two, with weight decay on matrices and none on biases and norms."""
-    owner = next((technique for technique in techniques if owns(technique, "groups")), None)
-    if owner is not None:
-        return owner.groups(model, peak)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    if isinstance(running, Together) and running.groups_owner is not None:
+        return running.groups_owner.groups(peak)
+    parameters = list(model.trainable().values())
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    rest = [parameter for parameter in parameters if parameter.ndim < 2]
     found = [
-        {
-            "params": [p for p in parameters if p.ndim >= 2],
-            "lr": peak,
-            "weight_decay": weight_decay,
-            "name": "matrices",
-        },
-        {"params": [p for p in parameters if p.ndim < 2], "lr": peak, "weight_decay": 0.0, "name": "biases and norms"},
+        {"params": matrices, "lr": peak, "weight_decay": weight_decay, "name": "matrices"},
+        {"params": rest, "lr": peak, "weight_decay": 0.0, "name": "biases and norms"},
     ]
     return [group for group in found if group["params"]]
 
 
-def schedule(step: int, total: int, warmup: float, kind: str) -> float:
-    """Share of the peak learning rate at a step (from 0): rises linearly over the warm-up, then falls as `kind` says."""
-    rising = warmup if warmup >= 1 else warmup * total
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    if kind == "constant":
-        return 1.0
-    done = (step - rising) / max(1.0, total - rising)
-    return 1.0 - done if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def consider(
-    loaded: models.Loaded, evaluate: Evaluate, settings: Train, progress: Progress, per_epoch: int,
-    trainable: dict[str, nn.Parameter], out: Out,
-) -> None:  # fmt: skip
+def consider(state: State, evaluate: Evaluate, watch: Watch, epoch: float, out: Out) -> None:
     """Evaluate on validation, remember the best weights, and stop when patience is out."""
-    loaded.model.eval()
-    figures = evaluate(loaded)
-    progress.history.append({
-        "step": progress.step, "epoch": round(progress.step / per_epoch, 4), "validation": figures,
-    })  # fmt: skip
-    metric = settings.stop.metric if settings.stop else "loss"
-    if metric not in figures:
+    progress = state.progress
+    state.model.forward.eval()
+    figures = evaluate(state.model)
+    entry = {"epoch": round(epoch, 4), "validation": figures}
+    progress.evaluations.append({"step": progress.step, **entry})
+    note(state, entry)
+    if watch.metric not in figures:
         return  # no validation split
-    value = figures[metric]
-    sign = -1.0 if metric == "loss" else 1.0
+    value, sign = figures[watch.metric], 1.0 if watch.higher_is_better else -1.0
     if progress.best is None or sign * value > sign * progress.best["value"]:
-        progress.best = {"epoch": progress.step / per_epoch, "step": progress.step, "metric": metric, "value": value}
+        progress.best = {"epoch": epoch, "step": progress.step, "metric": watch.metric, "value": value}
         progress.waited = 0
-        if settings.keep == "best":
-            save_weights(out.checkpoints / BEST, trainable, progress.best)
+        if watch.keep_best:
+            state.save_best(out.checkpoints)
     else:
         progress.waited += 1
-        if settings.stop and progress.waited >= settings.stop.patience:
+        if watch.patience and progress.waited >= watch.patience:
             progress.stopped = "patience"
 
 
-def save_weights(folder: Path, trainable: dict[str, nn.Parameter], facts: dict[str, Any]) -> None:
-    """The trainable weights, as a sealed folder."""
-    replace_folder(folder, {"weights.safetensors": dict(trainable)}, facts)
+def note(state: State, entry: Mapping[str, Any]) -> None:
+    """One line of the history."""
+    state.history.add({"step": state.progress.step, **entry})
+    state.progress.history_lines += 1
 
 
-def save_checkpoint(
-    folder: Path, trainable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
-    """Weights, optimizer and progress, as a sealed folder that replaces the last one only when it is whole."""
-    names = {id(parameter): name for name, parameter in trainable.items()}
-    moments: dict[str, torch.Tensor] = {}
-    for parameter, state in optimizer.state.items():
-        for key, tensor in state.items():
-            moments[f"{key}/{names[id(parameter)]}"] = tensor
-    replace_folder(
-        folder, {"weights.safetensors": dict(trainable), "optimizer.safetensors": moments}, progress.__dict__
+def diverged(loss: float, norm: float, step: int) -> UserError:
+    """What is told when the loss or the gradient is no number any more."""
+    return UserError(
+        f"the loss became {loss} (gradient norm {norm}) at step {step}",
+        where="train",
+        hint="lower train.learning_rate, or use precision float32; the last checkpoint holds finite weights",
     )
 
 
-def replace_folder(folder: Path, files: dict[str, dict[str, torch.Tensor]], facts: dict[str, Any]) -> None:
-    """Write a new sealed folder beside, then swap: the old one is whole until the new one is."""
-    from safetensors.torch import save
+class Pace:
+    """Tells how fast training goes and how long it will take."""
 
-    beside = folder.with_name(folder.name + ".new")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, tensors in files.items():
-        (beside / name).write_bytes(save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}))
-    seal(beside, {"facts": json.loads(json.dumps(facts)), "made_with": {}}, {})
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(beside, folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    def __init__(self, out: Out, step: int, total: int) -> None:
+        self.out, self.first, self.total = out, step, total
+        self.tokens, self.start = 0, time.perf_counter()
+        self.warm = self.start
 
-
-def newest_whole(folder: Path) -> Path | None:
-    """The checkpoint folder, or the one it was about to replace, whichever verifies."""
-    for candidate in (folder, folder.with_name(folder.name + ".old")):
-        if candidate.exists() and not check_folder(candidate):
-            return candidate
-    return None
-
-
-def resume(
-    checkpoints: Path,
-    trainable: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    techniques: Sequence[Technique],
-) -> Progress | None:
-    """Take up the last whole checkpoint, or None where there is none."""
-    from safetensors.torch import load_file
-
-    folder = newest_whole(checkpoints / LAST)
-    if folder is None:
-        shutil.rmtree(checkpoints / BEST, ignore_errors=True)
-        return None
-    progress = Progress(**json.loads((folder / "manifest.json").read_text())["facts"])
-    best = progress.best
-    if best and best["step"] != progress.step and newest_whole(checkpoints / BEST) is None:
-        return None  # the best weights are lost: begin again rather than keep others
-    restore_weights(folder, trainable)
-    moments = load_file(folder / "optimizer.safetensors")
-    for name, parameter in trainable.items():
-        state = {key.partition("/")[0]: moments[key] for key in moments if key.partition("/")[2] == name}
-        if state:
-            optimizer.state[parameter] = {
-                key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in state.items()
-            }
-    for technique, kept in zip(techniques, progress.techniques, strict=True):
-        technique.restore(kept)
-    return progress
-
-
-def restore_weights(folder: Path, trainable: dict[str, nn.Parameter]) -> None:
-    """Copy stored weights into the live parameters."""
-    import torch
-    from safetensors.torch import load_file
-
-    stored = load_file((newest_whole(folder) or folder) / "weights.safetensors")
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(stored[name])
+    def tell(self, step: int, loss: float, tokens: int) -> None:
+        """One step is done; the first one also warms up, so the estimate comes after the second."""
+        now, done = time.perf_counter(), step - self.first
+        self.tokens += tokens
+        if done == 1:
+            self.warm = now
+        elif done == 2:
+            left = (now - self.warm) * (self.total - step)
+            self.out.say(f"training will take about {left:.0f} s on this machine ({self.total} steps)")
+        seconds = now - self.start
+        figures = {"loss": f"{loss:.3f}", "tokens/s": f"{self.tokens / seconds:.0f}"}
+        self.out.progress(step, self.total, **figures, left=f"{seconds / done * (self.total - step):.0f} s")

@@ -7,10 +7,12 @@ size; colours come from the classes that the page's style sheet knows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from markupsafe import Markup
+
+from luthier.facts import FlowStep
 
 POINTS = 600  # drawn points of a line; more would be thinner than a pixel
 BAND = 180.0  # width of the flow's band where nothing has left it, in the picture's units
@@ -139,38 +141,42 @@ def lines(
     return Markup('<svg class="lines" role="img" aria-label="{}">{}</svg>').format(label, drawn)
 
 
-def flow(source: str, steps: Sequence[Mapping[str, Any]]) -> Markup:
-    """Rows on their way down, as a band whose width is their number; what leaves branches off to the right."""
+def flow(source: str, steps: Sequence[FlowStep], learned: FlowStep | None = None) -> Markup:
+    """Rows on their way down, as a band whose width is their number; what leaves branches off to the right.
+
+    `learned` is the step of those examples alone that are learned from; the test takes no part in it.
+    """
     if not steps:
         return Markup("")
+    whole_way = [*steps, learned] if learned else list(steps)
     title = source if len(source) <= 50 else source[:49] + "…"
     drawn = Markup('<text x="4" y="14" class="strong">{}</text>').format(title)
-    drawn += Markup('<text x="4" y="32" class="soft">{} rows</text>').format(f"{steps[0]['in']:,}")
-    y, whole = 40.0, steps[0]["in"]
-    for step in steps:
-        if "made" in step:  # from rows to examples: the band is drawn to a new scale
-            whole = step["made"]
-            drawn += Markup('<text x="4" y="{}" class="soft">make {} examples</text>').format(y + 17, f"{whole:,}")
+    drawn += Markup('<text x="4" y="32" class="soft">{} rows</text>').format(f"{steps[0].arrived:,}")
+    y, whole = 40.0, steps[0].arrived
+    for step in whole_way:
+        if step.made is not None:  # from rows to examples, or from all of them to some: drawn to a new scale
+            whole = step.made
+            caption = f"{whole:,} examples" + (" of train and validation" if step is learned else "")
+            drawn += Markup('<text x="4" y="{}" class="soft">{}</text>').format(y + 17, caption)
             y += 25
-        height = max(52.0, 24.0 * len(step["fates"]) + 12)
+        height = max(52.0, 24.0 * len(step.fates) + 12)
         drawn += _step_of_flow(step, BAND / (whole or 1), y, height)
         y += height
     words = "; ".join(
-        f"{step['step']}: {step['in']} in, {step['kept']} kept"
-        + "".join(f", {n} {fate}" for fate, n in step["fates"].items())
-        for step in steps
+        f"{step.step}: {step.arrived} in, {step.kept} kept" + "".join(f", {n} {fate}" for fate, n in step.fates.items())
+        for step in whole_way
     )
     return Markup('<svg class="flow" viewBox="0 0 430 {}" role="img" aria-label="{}">{}</svg>').format(
         round(y + 4), f"Flow of rows from {source}. {words}", drawn
     )
 
 
-def _step_of_flow(step: Mapping[str, Any], unit: float, y: float, height: float) -> Markup:
+def _step_of_flow(step: FlowStep, unit: float, y: float, height: float) -> Markup:
     """One stretch of the band, `unit` wide per row, with what branches off."""
-    come, stay, middle, end = 4 + unit * step["in"], 4 + unit * step["kept"], y + height / 2, y + height
+    come, stay, middle, end = 4 + unit * step.arrived, 4 + unit * step.kept, y + height / 2, y + height
     band = f"M4 {y:.1f}H{come:.1f}C{come:.1f} {middle:.1f} {stay:.1f} {middle:.1f} {stay:.1f} {end:.1f}H4Z"
     drawn = Markup('<path class="band" d="{}"/>').format(band)
-    for index, (fate, n) in enumerate(step["fates"].items()):
+    for index, (fate, n) in enumerate(step.fates.items()):
         start, place = y + 6 + 3 * index, y + 20 + 24 * index
         path = f"M{(come + stay) / 2:.1f} {start:.1f}C205 {start:.1f} 195 {place:.1f} 222 {place:.1f}"
         width = round(min(14.0, max(1.5, unit * n)), 1)
@@ -178,9 +184,9 @@ def _step_of_flow(step: Mapping[str, Any], unit: float, y: float, height: float)
         drawn += Markup('<text x="230" y="{}"><tspan class="strong">{}</tspan> {}</text>').format(
             place + 4, f"{n:,}", fate
         )
-    drawn += Markup('<text x="16" y="{}" class="strong">{}</text>').format(round(middle - 2, 1), step["step"])
+    drawn += Markup('<text x="16" y="{}" class="strong">{}</text>').format(round(middle - 2, 1), step.step)
     return drawn + Markup('<text x="16" y="{}" class="soft">{} kept</text>').format(
-        round(middle + 14, 1), f"{step['kept']:,}"
+        round(middle + 14, 1), f"{step.kept:,}"
     )
 
 
@@ -201,11 +207,11 @@ def thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, f
 
 
 def short(value: float) -> str:
-    """A tick's number: `0.25`, `1,000`, `5e-5`."""
+    """A tick's number: `0.25`, `0.0075`, `1,000`, `5e-5`."""
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
         digits, power = f"{value:.2e}".split("e")
         return f"{float(digits):g}e{int(power)}"
-    return f"{value:,.3f}".rstrip("0").rstrip(".")
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
 def _step(width: float, about: int) -> float:

@@ -4,173 +4,239 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from luthier import plots
+from luthier.facts import Figure, RunFacts, Scores
 from luthier.plots import known
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from markupsafe import Markup
 
 TUNED = "tuned"
 NOT_MEASURED = "not measured"
 FEW = 20  # examples below which a group is marked as small
-GROUPS = 15  # groups of a slice shown before the rest is folded away
-ICONS = {"passed": "passed", "failed": "failed", "not enough data": "unsure"}
-# What each count of `leaks` means, and whether anything but 0 is a warning.
-LEAKS = {
-    "exact_across_splits": ("inputs that stood in two splits and were taken out of the earlier one", False),
-    "label_in_input": ("inputs that hold their own label", True),
-    "test_inputs_seen_in_training": ("test inputs that also stand in training", True),
-    "conflicting_answers_in_training": ("training examples whose input has more than one answer", True),
-}
-
-Figure = Mapping[str, Any]  # estimate, interval, n, entities, unit, details
+GROUPS = 15  # groups of a slice shown before the rest is folded away; values of a tally that are shown
 
 
-def page(facts: Mapping[str, Any]) -> str:
+def page(facts: RunFacts) -> str:
     """The whole page. Facts come from manifests and artifact files alone, so the same facts give the same bytes."""
-    scores = facts["scores"]
-    prepare, train = facts["prepare"], facts["train"]
+    scores = facts.scores
     view = {
-        "facts": facts, "main": scores["main"], "verdict": verdict(facts), "tuned": figure(facts, TUNED),
-        "rival": best_baseline(facts), "metrics": metrics(scores), "systems": system_rows(facts),
-        "slices": slice_plots(facts), "curves": curves(train), "evaluations": evaluations(train),
-        "confusion": confusion(scores), "flow": plots.flow(prepare["source"]["file"], prepare["flow"]),
-        "accounted": all(step["in"] == step["kept"] + sum(step["fates"].values()) for step in prepare["flow"]),
-        "splits": shares(prepare["splits"]), "leaks": leaks(prepare["leaks"]), "FEW": FEW, "GROUPS": GROUPS,
-    }  # fmt: skip
-    text = templates(html=True).get_template("report.html").render(view)
-    return encodable(text)
+        "facts": facts,
+        "main": scores.main,
+        "verdict": verdict(facts),
+        "tuned": figure(facts, TUNED),
+        "rival": best_baseline(facts),
+        "difference": difference(facts, figure(facts, TUNED), best_baseline(facts)),
+        "direction": direction(facts),
+        "metrics": list(scores.higher_is_better),
+        "units": units(facts),
+        "systems": system_rows(facts),
+        "slices": slice_plots(facts),
+        "unbroken": unbroken(facts),
+        "curves": curves(facts),
+        "evaluations": evaluations(facts),
+        "confusion": confusion(scores),
+        "flow": plots.flow(marked(facts.prepared.source["file"]), facts.prepared.flow, facts.encoded.flow),
+        "accounted": all(step.adds_up for step in facts.flow),
+        "splits": shares(facts.prepared.splits),
+        "leaks": leaks(facts),
+        "tallies": [tally(name, counts) for name, counts in counted(facts)],
+        "FEW": FEW,
+        "GROUPS": GROUPS,
+    }
+    return encodable(templates(html=True).get_template("report.html").render(view))
 
 
+@cache
 def templates(*, html: bool) -> Environment:
     """The templates, with the filters that both pages use; text is escaped in HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(
-        loader=PackageLoader("luthier", "web/templates"), autoescape=html, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=PackageLoader("luthier", "web/templates"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     found.filters |= {
-        "number": number, "spread": spread, "figure": shown, "count": count, "seconds": seconds, "visible": visible,
-        "technique": technique, "setting": setting, "share_of": share_of, "plural": plural, "merged": merged,
-    }  # fmt: skip
+        "number": number,
+        "spread": spread,
+        "figure": shown,
+        "count": count,
+        "seconds": seconds,
+        "visible": visible,
+        "technique": technique,
+        "setting": setting,
+        "share_of": share_of,
+        "plural": plural,
+        "merged": merged,
+    }
     return found
 
 
-def metrics(scores: Mapping[str, Any]) -> list[str]:
-    """Names of all metrics that some system has, in the order of the first one."""
-    return list(dict.fromkeys(name for system in scores["systems"].values() for name in system["metrics"]))
+def units(facts: RunFacts) -> dict[str, str]:
+    """The unit of each metric, and of the loss."""
+    tuned = facts.scores.systems[TUNED].metrics
+    return {"loss": "nats", **{name: found.unit for name, found in tuned.items()}}
 
 
-def verdict(facts: Mapping[str, Any]) -> dict[str, str]:
+def verdict(facts: RunFacts) -> dict[str, str]:
     """The answer on top: its tone, its word and one sentence why."""
-    checks = facts["verdicts"]
+    checks = facts.verdicts
     if not checks:
-        return {
-            "tone": "unsure",
-            "word": "Not checked",
-            "why": "The recipe has no release checks, so nothing is signed off.",
-        }
-    required = [check for check in checks if check["required"]]
-    passed = sum(check["outcome"] == "passed" for check in required)
+        why = "The recipe has no release checks, so nothing is signed off."
+        return {"tone": "unsure", "word": "Not checked", "why": why}
+    required = [check for check in checks if check.required]
+    passed = sum(check.outcome == "passed" for check in required)
     why = f"{passed} of {plural(len(required), 'required check')} passed"
     for outcome, words in (("failed", "failed"), ("not enough data", "not enough data for")):
-        names = [check["check"] for check in required if check["outcome"] == outcome]
+        names = [check.check for check in required if check.outcome == outcome]
         if names:
             why += f"; {words}: {', '.join(names)}"
-    warnings = sum(check["outcome"] != "passed" and not check["required"] for check in checks)
+    warnings = sum(check.outcome != "passed" and not check.required for check in checks)
     if warnings:
         why += f"; {plural(warnings, 'advisory check')} did not pass"
-    if facts["released"]:
+    if facts.released:
         return {"tone": "passed", "word": "Released", "why": f"{why}."}
     return {"tone": "failed", "word": "Not released", "why": f"{why}."}
 
 
-def figure(
-    facts: Mapping[str, Any], system: str, group: tuple[str, str] | None = None, metric: str = ""
-) -> Figure | None:
+def figure(facts: RunFacts, system: str, group: tuple[str, str] | None = None, metric: str = "") -> Figure | None:
     """A system's figure for a metric (the main one unless named), of all rows or of a group (slice, value)."""
-    scores = facts["scores"]
-    entry: Any = scores["systems"].get(system, {})
-    entry = entry.get("slices", {}).get(group[0], {}).get(group[1], {}) if group else entry.get("metrics", {})
-    found: Figure | None = entry.get(metric or scores["main"])
-    return found
+    found = facts.scores.systems.get(system)
+    if found is None:
+        return None
+    figures = found.slices.get(group[0], {}).get(group[1], {}) if group else found.metrics
+    return figures.get(metric or facts.scores.main)
 
 
-def best_baseline(facts: Mapping[str, Any], group: tuple[str, str] | None = None) -> tuple[str, Figure] | None:
-    """Name and figure of the rival with the highest main metric, the first of equals; None where none was measured."""
-    rivals = [(name, figure(facts, name, group)) for name in facts["scores"]["order"] if name != TUNED]
-    measured = [(name, found) for name, found in rivals if found and known(found["estimate"])]
-    return max(measured, key=lambda rival: rival[1]["estimate"], default=None)
+def goodness(facts: RunFacts, found: Figure) -> float:
+    """The main metric with its sign turned where lower is better: larger is always better."""
+    assert found.estimate is not None
+    return found.estimate if facts.scores.higher_is_better[facts.scores.main] else -found.estimate
 
 
-def comparison(tuned: Figure | None, rival: tuple[str, Figure] | None) -> tuple[str, str]:
+def best_baseline(facts: RunFacts, group: tuple[str, str] | None = None) -> tuple[str, Figure] | None:
+    """Name and figure of the rival with the best main metric, the first of equals; None where none was measured."""
+    rivals = [(name, figure(facts, name, group)) for name in facts.scores.order if name != TUNED]
+    measured = [(name, found) for name, found in rivals if found and known(found.estimate)]
+    return max(measured, key=lambda rival: goodness(facts, rival[1]), default=None)
+
+
+def comparison(facts: RunFacts, tuned: Figure | None, rival: tuple[str, Figure] | None) -> tuple[str, str]:
     """Who is better, as (tone, sentence); it is a win only where the two intervals do not overlap."""
-    if not tuned or not known(tuned["estimate"]):
+    if not tuned or not known(tuned.estimate):
         return "unsure", f"{TUNED} {NOT_MEASURED}"
     if not rival:
         return "unsure", "no baseline measured"
     name, other = rival
-    mine, theirs = tuned["estimate"], other["estimate"]
-    if mine == theirs:
-        return "unsure", f"level with {name} at {number(mine, tuned['unit'])}"
-    (first, high), (_, low) = sorted([(TUNED, tuned), (name, other)], key=lambda pair: -pair[1]["estimate"])
-    values = f"{number(high['estimate'], high['unit'])} vs {number(low['estimate'], low['unit'])}"
-    if not high["interval"] or not low["interval"]:
-        return "unsure", f"{first} ahead: {values}, without intervals to tell"
-    if high["interval"][0] <= low["interval"][1]:
-        return "unsure", f"{first} ahead: {values}, intervals overlap"
+    if tuned.estimate == other.estimate:
+        return "unsure", f"level with {name} at {number(tuned.estimate, tuned.unit)}"
+    (first, better), (_, worse) = sorted([(TUNED, tuned), (name, other)], key=lambda pair: -goodness(facts, pair[1]))
+    values = f"{number(better.estimate, better.unit)} vs {number(worse.estimate, worse.unit)}"
+    if why := doubt(better, worse):
+        return "unsure", f"{first} ahead: {values}, {why}"
     return ("passed" if first == TUNED else "failed"), f"{first} wins: {values}"
 
 
-def system_rows(facts: Mapping[str, Any]) -> dict[str, Any]:
+def doubt(first: Figure, second: Figure) -> str:
+    """Why a difference may be chance; nothing where the two intervals do not overlap."""
+    if not first.interval or not second.interval:
+        return "without intervals to tell"
+    apart = first.interval[0] > second.interval[1] or second.interval[0] > first.interval[1]
+    return "" if apart else "intervals overlap"
+
+
+def difference(facts: RunFacts, tuned: Figure | None, rival: tuple[str, Figure] | None) -> tuple[str, str] | None:
+    """How far the model is from its rival: the signed figure, and whether that is better, and surely so."""
+    if not tuned or not rival or not known(tuned.estimate) or not known(rival[1].estimate):
+        return None
+    assert tuned.estimate is not None and rival[1].estimate is not None
+    gap = tuned.estimate - rival[1].estimate
+    text = number(gap, tuned.unit)
+    if text == number(0.0, tuned.unit):
+        return text, "level"
+    word = "better" if goodness(facts, tuned) > goodness(facts, rival[1]) else "worse"
+    why = doubt(tuned, rival[1])
+    return f"+{text}" if gap > 0 else text, f"{word}, {why}" if why else word
+
+
+def direction(facts: RunFacts) -> str:
+    """A word of warning where a smaller main metric is the better one."""
+    return "" if facts.scores.higher_is_better[facts.scores.main] else "lower is better"
+
+
+def system_rows(facts: RunFacts) -> dict[str, Any]:
     """The main metric of every system as rows of a dot-and-interval plot."""
-    found = {name: figure(facts, name) for name in facts["scores"]["order"]}
+    found = {name: figure(facts, name) for name in facts.scores.order}
     axis = axis_of(list(found.values()))
     look = {name: TUNED if name == TUNED else "rival" for name in found}
     rows = [{"name": name, "figure": f, "plot": strip(axis, [(name, f, look[name])])} for name, f in found.items()]
     return {"rows": rows, "scale": plots.scale(axis)}
 
 
-def slice_plots(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+@dataclass
+class GroupRow:
+    """One group of a slice: the model beside the best rival of that very group."""
+
+    value: str
+    tuned: Figure | None
+    rival: tuple[str, Figure] | None
+    tone: str
+    words: str
+    plot: Markup | None = None
+
+
+def slice_plots(facts: RunFacts) -> list[dict[str, Any]]:
     """For each slice, rows with the model beside the best rival of that very group, larger groups first."""
-    sliced = facts["scores"]["systems"].get(TUNED, {}).get("slices", {})
+    sliced = facts.scores.systems[TUNED].slices
     found = []
     for name, groups in sorted(sliced.items(), key=lambda item: (item[0] != "column", item[0] != "unseen", item[0])):
         rows = []
         for value in groups:
             tuned, rival = figure(facts, TUNED, (name, value)), best_baseline(facts, (name, value))
-            tone, words = comparison(tuned, rival)
-            rows.append({"value": value, "tuned": tuned, "rival": rival, "tone": tone, "words": words})
-        axis = axis_of([row["tuned"] for row in rows] + [row["rival"][1] for row in rows if row["rival"]])
+            rows.append(GroupRow(value, tuned, rival, *comparison(facts, tuned, rival)))
+        axis = axis_of([row.tuned for row in rows] + [row.rival[1] for row in rows if row.rival])
         for row in rows:
-            beside = [(row["rival"][0], row["rival"][1], "rival")] if row["rival"] else []
-            row["plot"] = strip(axis, [(TUNED, row["tuned"], TUNED), *beside])
-        rows.sort(key=lambda row: -(row["tuned"] or {"n": 0})["n"])
+            beside = [(row.rival[0], row.rival[1], "rival")] if row.rival else []
+            row.plot = strip(axis, [(TUNED, row.tuned, TUNED), *beside])
+        rows.sort(key=lambda row: -row.tuned.n if row.tuned else 0)
         found.append({"name": name, "rows": rows, "scale": plots.scale(axis)})
     return found
 
 
+def unbroken(facts: RunFacts) -> dict[str, int]:
+    """Slices with so many values that they were not scored by group: name -> number of values."""
+    scored = facts.scores.systems[TUNED].slices
+    return {name: len(counts) for name, counts in facts.prepared.slices.items() if name not in scored}
+
+
 def axis_of(figures: Sequence[Figure | None]) -> plots.Span:
     """One axis for figures of the same metric, wide enough for their intervals."""
-    measured = [f for f in figures if f and known(f["estimate"])]
-    ends = [value for f in measured for value in (f["estimate"], *(f["interval"] or ()))]
-    return plots.span(ends, measured[0]["unit"] if measured else "")
+    measured = [f for f in figures if f and known(f.estimate)]
+    ends = [value for f in measured for value in (f.estimate, *(f.interval or ())) if value is not None]
+    return plots.span(ends, measured[0].unit if measured else "")
 
 
 def strip(axis: plots.Span, marks: Sequence[tuple[str, Figure | None, str]]) -> Markup:
     """One row of a dot-and-interval plot with its words."""
-    measured = [(name, f, look) for name, f, look in marks if f and known(f["estimate"])]
+    measured = [(name, f, look) for name, f, look in marks if f and known(f.estimate)]
     words = "; ".join(f"{name} {shown(f)}" for name, f, _ in measured) or NOT_MEASURED
-    return plots.dots(axis, [plots.Dot(f["estimate"], f["interval"], look) for _, f, look in measured], words)
+    dots = [plots.Dot(f.estimate, f.interval, look) for _, f, look in measured if f.estimate is not None]
+    return plots.dots(axis, dots, words)
 
 
-def curves(train: Mapping[str, Any]) -> list[dict[str, Any]]:
+def curves(facts: RunFacts) -> list[dict[str, Any]]:
     """Loss, validation metric and learning rate over epochs, each as far as it was recorded."""
-    history, best = train.get("history") or [], train.get("best")
+    history, best = facts.history, facts.trained.best
     steps = [entry for entry in history if "loss" in entry]
     raw = [(entry["epoch"], entry["loss"] if known(entry["loss"]) else None) for entry in steps]
     smooth = list(zip([x for x, _ in raw], plots.smoothed([y for _, y in raw]), strict=True))
@@ -193,32 +259,61 @@ def curves(train: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def evaluations(train: Mapping[str, Any]) -> list[dict[str, Any]]:
+def evaluations(facts: RunFacts) -> list[dict[str, Any]]:
     """Each evaluation on the validation split, with whether its weights were the best."""
-    best = (train.get("best") or {}).get("step")
-    found = [entry for entry in train.get("history") or [] if entry.get("validation")]
+    best = (facts.trained.best or {}).get("step")
+    found = [entry for entry in facts.history if entry.get("validation")]
     return [{"best": e["step"] == best, **{key: e[key] for key in ("step", "epoch", "validation")}} for e in found]
 
 
-def confusion(scores: Mapping[str, Any]) -> dict[str, Any] | None:
+def confusion(scores: Scores) -> dict[str, Any] | None:
     """The confusion matrix with each cell's share of its row, 0..1, for its shade."""
-    given = scores.get("confusion")
+    given = scores.confusion
     if not given:
         return None
     rows = [
         {"label": label, "cells": [(n, round(n / (sum(row) or 1), 3)) for n in row]}
-        for label, row in zip(given["labels"], given["matrix"], strict=True)
+        for label, row in zip(given.labels, given.matrix, strict=True)
     ]
-    return {"labels": given["labels"], "rows": rows}
+    return {"labels": given.labels, "rows": rows}
 
 
-def leaks(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+def leaks(facts: RunFacts) -> list[dict[str, Any]]:
     """Each leak count in words, with its tone."""
-    found = []
-    for name, n in counts.items():
-        words, warns = LEAKS.get(name, (name.replace("_", " "), True))
-        found.append({"n": n, "words": words, "tone": "unsure" if n and warns else "passed"})
-    return found
+    prepared = facts.prepared
+    moved = sum(step.fates.get("same input in a later split", 0) for step in prepared.flow)
+    found = [
+        (moved, "inputs that stood in two splits and were taken out of the earlier one", False),
+        *((n, f"examples with {name}", True) for name, n in facts.encoded.counted.items()),
+        (prepared.seen_in_training, "test inputs that also stand in training", True),
+        (prepared.conflicting, "training examples whose input has more than one answer", True),
+    ]
+    return [{"n": n, "words": words, "tone": "unsure" if n and warns else "passed"} for n, words, warns in found]
+
+
+@dataclass
+class Tally:
+    """Examples by value: of few values all, of many the largest and what the rest holds together."""
+
+    name: str
+    rows: dict[str, int]
+    n_more: int  # further values
+    examples: int  # of these
+
+
+def counted(facts: RunFacts) -> list[tuple[str, dict[str, int]]]:
+    """The examples of each value of each slice, and of each label."""
+    prepared = facts.prepared
+    return [(name, counts) for name, counts in [*prepared.slices.items(), ("labels", prepared.labels)] if counts]
+
+
+def tally(name: str, counts: Mapping[str, int]) -> Tally:
+    """Counts for a reader, who is not served by ten thousand rows."""
+    if len(counts) <= GROUPS:
+        return Tally(name, dict(counts), 0, 0)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = ordered[GROUPS:]
+    return Tally(name, dict(ordered[:GROUPS]), len(rest), sum(n for _, n in rest))
 
 
 def shares(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:
@@ -233,8 +328,8 @@ def number(value: object, unit: str = "") -> str:
         return NOT_MEASURED
     assert isinstance(value, int | float)
     if unit == "share":
-        return f"{value:.3f}"
-    text = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"
+        return f"{value:z.3f}"
+    text = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:z.3g}"
     return f"{text} {unit}".rstrip()
 
 
@@ -245,10 +340,10 @@ def spread(interval: Sequence[float] | None, unit: str = "") -> str:
 
 def shown(found: Figure | None) -> str:
     """`0.950 (0.921 to 0.978, n 260)`."""
-    if not found or not known(found["estimate"]):
+    if not found or not known(found.estimate):
         return NOT_MEASURED
-    bounds = spread(found["interval"], found["unit"]) or "no interval"
-    return f"{number(found['estimate'], found['unit'])} ({bounds}, n {found['n']:,})"
+    bounds = spread(found.interval, found.unit) or "no interval"
+    return f"{number(found.estimate, found.unit)} ({bounds}, n {found.n:,})"
 
 
 def count(value: object) -> str:
@@ -308,9 +403,8 @@ def merged(pieces: Sequence[Sequence[Any]]) -> list[tuple[str, bool]]:
 
 def visible(text: object) -> list[tuple[str, str]]:
     """Text in parts ("" or "mark", part): spaces at the ends or in a row, and what has no shape, become marks."""
-    whole = "" if text is None else str(text)
     found: list[tuple[str, str]] = []
-    for kind, part in _marked(whole):
+    for kind, part in _marked(str(text)):
         if found and found[-1][0] == kind:
             part = found.pop()[1] + part
         found.append((kind, part))
@@ -329,6 +423,11 @@ def _marked(text: str) -> Iterator[tuple[str, str]]:
             yield "mark", f"[U+{ord(character):04X}]"
         else:
             yield "", character
+
+
+def marked(text: object) -> str:
+    """The same in plain text."""
+    return "".join(part for _, part in visible(text))
 
 
 def encodable(text: str) -> str:

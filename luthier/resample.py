@@ -9,21 +9,23 @@ makes a share over a million rows as cheap as over ten.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import groupby
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from luthier.seams import Prediction
+from luthier.seams import Example, Prediction
 
 if TYPE_CHECKING:
     from luthier.metrics import Metric
 
 CELLS = 2**21  # entries of the largest array held at a time: 16 MB in float64
+
+Sums = Mapping[str, np.ndarray]  # statistic -> its sums, one for each draw
+MINE, THEIRS = "<", ">"  # first letter of a statistic's name where two models stand side by side
 
 Key = tuple[str, str]  # (entity, ""), or ("", id) for a row that is its own entity
 
@@ -41,34 +43,35 @@ class Estimate:
 def estimate(
     metric: Metric,
     predictions: Sequence[Prediction],
-    labels: list[str],
+    examples: Mapping[str, Example],
     seed: int,
     draws: int = 2000,
     level: float = 0.95,
 ) -> Estimate:
-    """The metric over all predictions, with its percentile interval at `level` (0..1).
+    """The metric over all predictions, with its percentile interval at `level` (0..1); examples by id.
 
     The result depends on the predictions and the seed, not on the order of the predictions.
     """
     rows = sorted(((_key(p), p.id, p) for p in predictions), key=lambda row: row[:2])
-    vectors = ((key, metric.per_example(p, labels) * p.weight) for key, _, p in rows)
+    statistics = ((key, weighted(metric, p, examples)) for key, _, p in rows)
     bounds = (0.0, 1.0) if metric.unit == "share" else None
-    return _resampled(vectors, len(rows), lambda sums: metric.combine(sums, labels), bounds, seed, draws, level)
+    return _resampled(statistics, len(rows), metric.combine, bounds, seed, draws, level)
 
 
 def paired(
     metric: Metric,
     candidate: Sequence[Prediction],
     baseline: Sequence[Prediction],
-    labels: list[str],
+    examples: Mapping[str, Example],
     seed: int,
     draws: int = 2000,
     level: float = 0.95,
 ) -> Estimate:
-    """The metric of the candidate minus that of the baseline, both taken over the same draws of entities.
+    """By how much the candidate is better than the baseline, both taken over the same draws of entities.
 
-    What is hard for both models cancels, so this is narrower than two separate intervals would suggest. Raises
-    ValueError unless both lists hold the same ids, each once.
+    The gain is candidate minus baseline, or the other way round for a metric that is better when lower. What is hard
+    for both models cancels, so this is narrower than two separate intervals would suggest. Raises ValueError unless
+    both lists hold the same ids, each once.
     """
     rivals = {p.id: p for p in baseline}
     ids = {p.id for p in candidate}
@@ -78,36 +81,41 @@ def paired(
         odd = sorted(ids ^ rivals.keys())
         raise ValueError(f"{len(odd)} examples were predicted by one model only, such as '{odd[0]}'")
     rows = sorted(((_key(p), p.id, p) for p in candidate), key=lambda row: row[:2])
-    vectors = ((key, _side_by_side(metric, p, rivals[name], labels)) for key, name, p in rows)
+    statistics = ((key, _side_by_side(metric, p, rivals[name], examples)) for key, name, p in rows)
+    sign = 1.0 if metric.higher_is_better else -1.0
 
-    def difference(sums: np.ndarray) -> np.ndarray:
-        mine, theirs = np.split(sums, 2, axis=-1)
-        gain: np.ndarray = metric.combine(mine, labels) - metric.combine(theirs, labels)
-        return gain
+    def gain(sums: Sums) -> np.ndarray:
+        sides = [{name[1:]: sum_ for name, sum_ in sums.items() if name[0] == side} for side in (MINE, THEIRS)]
+        difference: np.ndarray = sign * (metric.combine(sides[0]) - metric.combine(sides[1]))
+        return difference
 
     bounds = (-1.0, 1.0) if metric.unit == "share" else None
-    return _resampled(vectors, len(rows), difference, bounds, seed, draws, level)
+    return _resampled(statistics, len(rows), gain, bounds, seed, draws, level)
 
 
-def totals(metric: Metric, predictions: Iterable[Prediction], labels: list[str]) -> np.ndarray:
-    """Weighted sums of the metric's statistics, shape (k,), as `combine` and `details` take them.
+def weighted(metric: Metric, prediction: Prediction, examples: Mapping[str, Example]) -> dict[str, float]:
+    """One prediction's statistics times its weight."""
+    found = metric.per_example(prediction, examples[prediction.id])
+    return {name: value * prediction.weight for name, value in found.items()}
 
-    Raises ValueError when there are no predictions, since k is then unknown.
+
+def totals(metric: Metric, predictions: Iterable[Prediction], examples: Mapping[str, Example]) -> Sums:
+    """Weighted sums of the metric's statistics, as `combine` and `details` take them.
+
+    Raises ValueError when there are no predictions, since there is then nothing to combine.
     """
-    summed: np.ndarray | None = None
+    summed: dict[str, float] = {}
     for prediction in predictions:
-        vector = metric.per_example(prediction, labels) * prediction.weight
-        summed = vector if summed is None else summed + vector
-    if summed is None:
+        for name, value in weighted(metric, prediction, examples).items():
+            summed[name] = summed.get(name, 0.0) + value
+    if not summed:
         raise ValueError("there are no predictions to sum")
-    return summed
+    return {name: np.asarray(value) for name, value in sorted(summed.items())}
 
 
-def label_set(*prediction_lists: Sequence[Prediction]) -> list[str]:
-    """Sorted distinct targets and outputs of all the lists: the `labels` that metrics are given."""
-    outputs = {p.output for predictions in prediction_lists for p in predictions}
-    targets = {p.target for predictions in prediction_lists for p in predictions if p.target is not None}
-    return sorted(outputs | targets)
+def value(metric: Metric, predictions: Iterable[Prediction], examples: Mapping[str, Example]) -> float:
+    """The metric over these predictions, without an interval."""
+    return float(metric.combine(totals(metric, predictions, examples)))
 
 
 def all_alike(value: float, low: float, high: float, entities: int, level: float) -> tuple[float, float]:
@@ -126,30 +134,31 @@ def _key(prediction: Prediction) -> Key:
     return (prediction.entity, "") if prediction.entity else ("", prediction.id)
 
 
-def _side_by_side(metric: Metric, candidate: Prediction, rival: Prediction, labels: list[str]) -> np.ndarray:
-    mine = metric.per_example(candidate, labels) * candidate.weight
-    theirs = metric.per_example(rival, labels) * rival.weight
-    return np.concatenate([mine, theirs])
+def _side_by_side(
+    metric: Metric, candidate: Prediction, rival: Prediction, examples: Mapping[str, Example]
+) -> dict[str, float]:
+    mine = {MINE + name: value for name, value in weighted(metric, candidate, examples).items()}
+    return mine | {THEIRS + name: value for name, value in weighted(metric, rival, examples).items()}
 
 
 def _resampled(
-    vectors: Iterator[tuple[Key, np.ndarray]],
+    statistics: Iterator[tuple[Key, dict[str, float]]],
     n: int,
-    combine: Callable[[np.ndarray], np.ndarray],
+    combine: Callable[[Sums], np.ndarray],
     bounds: tuple[float, float] | None,
     seed: int,
     draws: int,
     level: float,
 ) -> Estimate:
-    """Estimate and interval from one weighted statistic vector per prediction, sorted by entity."""
+    """Estimate and interval from one set of weighted statistics per prediction, sorted by entity."""
     if n == 0:
         return Estimate(float("nan"), None, 0, 0)
-    sums, times = _distinct(vectors)
+    names, sums, times = _distinct(statistics)
     entities = int(times.sum())
-    value = float(combine(sums.T @ times.astype(np.float64)))
+    value = float(combine(_named(names, sums.T @ times.astype(np.float64))))
     if entities < 2 or np.isnan(value):
         return Estimate(value, None, n, entities)
-    drawn = _draws(sums, times, combine, seed, draws)
+    drawn = _draws(sums, times, lambda counted: combine(_named(names, counted)), seed, draws)
     defined = drawn[~np.isnan(drawn)]
     if 2 * defined.size < draws:
         return Estimate(value, None, n, entities)
@@ -160,25 +169,32 @@ def _resampled(
     return Estimate(value, (float(low), float(high)), n, entities)
 
 
-def _distinct(vectors: Iterator[tuple[Key, np.ndarray]]) -> tuple[Any, np.ndarray]:
-    """Distinct sums per entity, sparse (rows, k), and how many entities have each, (rows,).
+def _named(names: list[str], sums: np.ndarray) -> Sums:
+    """Columns of (..., k) by name."""
+    return {name: sums[..., column] for column, name in enumerate(names)}
 
-    Sparse since F1 has three statistics per label and one prediction touches three of them at most.
+
+def _distinct(statistics: Iterator[tuple[Key, dict[str, float]]]) -> tuple[list[str], Any, np.ndarray]:
+    """Names of the statistics, distinct sums per entity, sparse (rows, k), and how many entities have each, (rows,).
+
+    Sparse since F1 has three statistics per label and one prediction touches two of them at most.
     """
     from scipy.sparse import csr_array
 
-    seen: Counter[tuple[bytes, bytes]] = Counter()
-    k = 0
-    for _, group in groupby(vectors, key=lambda pair: pair[0]):
-        summed = reduce(np.add, (vector for _, vector in group))
-        k = summed.size
-        touched = np.flatnonzero(summed).astype(np.int64)
-        seen[touched.tobytes(), summed[touched].astype(np.float64).tobytes()] += 1
-    columns = [np.frombuffer(where, dtype=np.int64) for where, _ in seen]
-    cells = [np.frombuffer(what, dtype=np.float64) for _, what in seen]
-    starts = np.cumsum([0, *(row.size for row in columns)])
-    sums = csr_array((np.concatenate(cells), np.concatenate(columns), starts), shape=(len(seen), k))
-    return sums, np.array(list(seen.values()))
+    seen: Counter[tuple[tuple[str, float], ...]] = Counter()
+    for _, group in groupby(statistics, key=lambda pair: pair[0]):
+        summed: dict[str, float] = {}
+        for _, found in group:
+            for name, value in found.items():
+                summed[name] = summed.get(name, 0.0) + value
+        seen[tuple(sorted(summed.items()))] += 1
+    names = sorted({name for row in seen for name, _ in row})
+    columns = {name: column for column, name in enumerate(names)}
+    starts = np.cumsum([0, *(len(row) for row in seen)])
+    cells = np.array([value for row in seen for _, value in row], dtype=np.float64)
+    where = np.array([columns[name] for row in seen for name, _ in row], dtype=np.int64)
+    sums = csr_array((cells, where, starts), shape=(len(seen), len(names)))
+    return names, sums, np.array(list(seen.values()))
 
 
 def _draws(

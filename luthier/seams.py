@@ -1,17 +1,132 @@
-"""The records that cross stages: Example, Prediction and Verdict, one schema each, read and written here alone."""
+"""The records that cross stages: Example, Prediction and Verdict with their Answers, read and written here alone."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 PARQUET_ABOVE = 50_000  # rows; smaller files stay JSON lines, which a person can read
 
 Split = str  # "train", "validation", "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words, as they are written."""
+
+    text: str
+    kind: ClassVar[str] = "text"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One class out of the known ones."""
+
+    label: str
+    kind: ClassVar[str] = "label"
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A set of classes; the order says nothing and is always sorted."""
+
+    labels: tuple[str, ...]
+    kind: ClassVar[str] = "labels"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(sorted(set(self.labels))))
+
+    def __str__(self) -> str:
+        return ", ".join(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One figure."""
+
+    number: float
+    kind: ClassVar[str] = "number"
+
+    def __str__(self) -> str:
+        return f"{self.number:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Parts of the input: (first character, character after the last, label)."""
+
+    spans: tuple[tuple[int, int, str], ...]
+    kind: ClassVar[str] = "spans"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spans", tuple(sorted((int(a), int(b), str(name)) for a, b, name in self.spans)))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {start}-{end}" for start, end, name in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Ids of things, best first."""
+
+    ranking: tuple[str, ...]
+    kind: ClassVar[str] = "ranking"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ranking", tuple(self.ranking))
+
+    def __str__(self) -> str:
+        return " > ".join(self.ranking)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Of two answers, the better and the worse."""
+
+    chosen: str
+    rejected: str
+    kind: ClassVar[str] = "preference"
+
+    def __str__(self) -> str:
+        return self.chosen
+
+
+Answer = Text | Label | Labels | Number | Spans | Ranking | Preference
+# first field -> class: how JSON tells them apart
+ANSWERS: dict[str, type[Answer]] = {
+    fields(answer)[0].name: answer for answer in (Text, Label, Labels, Number, Spans, Ranking, Preference)
+}
+
+
+def answer_from(value: dict[str, Any]) -> Answer:
+    """An Answer from its JSON form, such as `{"text": "1969-02-08"}` or `{"labels": ["a", "b"]}`."""
+    kind = next((name for name in ANSWERS if name in value), None)
+    if kind is None:
+        raise ValueError(f"no kind of answer has the keys {', '.join(sorted(value)) or '(none)'}")
+    return ANSWERS[kind](**value)
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """The JSON form of an Answer."""
+    return {item.name: getattr(answer, item.name) for item in fields(answer)}
+
+
+def names_in(answer: Answer | None) -> tuple[str, ...]:
+    """The classes that an answer names: what a classification head must know."""
+    if isinstance(answer, Label):
+        return (answer.label,)
+    return answer.labels if isinstance(answer, Labels) else ()
 
 
 @dataclass(slots=True)
@@ -21,34 +136,106 @@ class Example:
     id: str
     task: str
     input: dict[str, Any]  # exactly one of: text, pair, messages, fields
-    target: dict[str, Any] | None = None  # exactly one of: text, label
+    target: Answer | None = None
     weight: float = 1.0
     entity: str = ""  # unit of splitting and of resampling
     slices: dict[str, str] = field(default_factory=dict)
     split: Split = ""
     origin: dict[str, Any] = field(default_factory=dict)  # file (name), row (1-based line), column
     parent: str = ""
+    row: dict[str, Any] = field(default_factory=dict, compare=False)
+    """Cells of the row that it was made of, to split, slice and name it by; never stored."""
 
-    def answer(self) -> str | None:
-        """The target as the string that a prediction is compared with; None where nothing is known."""
-        if self.target is None:
-            return None
-        return str(next(iter(self.target.values())))
+    def json(self) -> dict[str, Any]:
+        """As it stands on disk."""
+        return {name: getattr(self, name) for name in _names(Example) if name != "row"} | {
+            "target": answer_json(self.target) if self.target is not None else None
+        }
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Example:
+        """From its JSON form."""
+        return cls(**values | {"target": answer_from(values["target"]) if values["target"] is not None else None})
+
+
+def question(example: Example) -> bytes:
+    """A hash of the input: equal for the same question."""
+    return _hash(example.input)
+
+
+def lesson(example: Example) -> bytes:
+    """A hash of input and target: equal for the same lesson."""
+    return _hash([example.input, answer_json(example.target) if example.target is not None else None])
+
+
+def _hash(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+@dataclass(slots=True)
+class Dropped:
+    """A row, cell or example that goes no further, and the rule that says why."""
+
+    rule: str  # short, such as "no target" or "empty value"
+    line: int
+    column: str
+
+
+@dataclass(slots=True)
+class Answered:
+    """What was answered to one example, by whomever."""
+
+    output: Answer
+    confidence: float = 1.0  # 0..1: class probability, or exp(mean token log-probability)
+    candidates: list[tuple[Answer, float]] = field(default_factory=list)  # (output, score), best first
 
 
 @dataclass(slots=True)
 class Prediction:
-    """What one model, or baseline, said of one example."""
+    """What one model, or baseline, said of one example; made by `prediction` alone."""
 
     id: str
     task: str
-    output: str
-    confidence: float = 0.0  # 0..1: class probability, or exp(mean token log-probability)
-    candidates: list[tuple[str, float]] = field(default_factory=list)  # (output, score), best first
-    target: str | None = None
+    output: Answer
+    confidence: float = 0.0  # 0..1
+    candidates: list[tuple[Answer, float]] = field(default_factory=list)  # best first
+    target: Answer | None = None
     slices: dict[str, str] = field(default_factory=dict)
     weight: float = 1.0
     entity: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """As it stands on disk."""
+        return {name: getattr(self, name) for name in _names(Prediction)} | {
+            "output": answer_json(self.output),
+            "target": answer_json(self.target) if self.target is not None else None,
+            "candidates": [[answer_json(answer), score] for answer, score in self.candidates],
+        }
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Prediction:
+        """From its JSON form."""
+        found = cls(**values)
+        found.output = answer_from(values["output"])
+        found.target = answer_from(values["target"]) if values["target"] is not None else None
+        found.candidates = [(answer_from(answer), score) for answer, score in values["candidates"]]
+        return found
+
+
+def prediction(example: Example, answered: Answered) -> Prediction:
+    """The one place where an answer becomes a Prediction, for every engine and baseline, in training and in `apply`."""
+    return Prediction(
+        id=example.id,
+        task=example.task,
+        output=answered.output,
+        confidence=round(answered.confidence, 6),
+        candidates=[(answer, round(score, 6)) for answer, score in answered.candidates],
+        target=example.target,
+        slices=dict(example.slices),
+        weight=example.weight,
+        entity=example.entity,
+    )
 
 
 @dataclass(slots=True)
@@ -71,40 +258,58 @@ class Verdict:
         """Whether this verdict stands against a release."""
         return self.required and self.outcome != "passed"
 
+    def json(self) -> dict[str, Any]:
+        """As it stands on disk."""
+        return {name: getattr(self, name) for name in _names(Verdict)}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Verdict:
+        """From its JSON form."""
+        return cls(**values | {"interval": tuple(values["interval"]) if values["interval"] else None})
+
 
 Record = TypeVar("Record", Example, Prediction, Verdict)
 
 
-def write(stem: Path, records: Iterable[Record]) -> Path:
+def _names(record: type[Example] | type[Prediction] | type[Verdict]) -> list[str]:
+    return [item.name for item in fields(record)]
+
+
+def line(record: Example | Prediction | Verdict) -> str:
+    """A record as one line of JSON."""
+    return json.dumps(record.json(), ensure_ascii=False, sort_keys=True)
+
+
+def write(stem: Path, records: Iterable[Example] | Iterable[Prediction] | Iterable[Verdict]) -> Path:
     """Write `stem.jsonl`, or `stem.parquet` above 50,000 rows; at most that many are ever held."""
-    rows = iter(records)
+    return write_lines(stem, (line(record) for record in records))
+
+
+def write_lines(stem: Path, lines: Iterable[str]) -> Path:
+    """The same from records that are lines of JSON already."""
+    rows = iter(lines)
     head = list(islice(rows, PARQUET_ABOVE + 1))
     if len(head) <= PARQUET_ABOVE:
         path = stem.with_suffix(".jsonl")
         with path.open("w", encoding="utf-8", newline="\n") as file:
-            for record in head:
-                file.write(json.dumps(asdict(record), ensure_ascii=False, sort_keys=True) + "\n")
+            file.writelines(f"{text}\n" for text in head)
         return path
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = stem.with_suffix(".parquet")
-    schema = pa.schema([("id", pa.string()), ("record", pa.string())])
+    schema = pa.schema([("record", pa.string())])
     everything = chain(head, rows)
     with pq.ParquetWriter(path, schema) as writer:
         while batch := list(islice(everything, 10_000)):
-            lines = [json.dumps(asdict(record), ensure_ascii=False, sort_keys=True) for record in batch]
-            names = [str(getattr(record, "id", index)) for index, record in enumerate(batch)]
-            writer.write_table(pa.table({"id": names, "record": lines}, schema=schema))
+            writer.write_table(pa.table({"record": batch}, schema=schema))
     return path
 
 
 def read(stem: Path, record: type[Record]) -> Iterator[Record]:
     """Every record behind a stem, in the order written, one at a time."""
-    known = {item.name for item in fields(record)}
-    for line in _lines(stem):
-        values = json.loads(line)
-        yield record(**{name: value for name, value in values.items() if name in known})
+    for text in _lines(stem):
+        yield record.of(json.loads(text))
 
 
 def _lines(stem: Path) -> Iterator[str]:

@@ -112,8 +112,11 @@ def head(table: Path, task: str) -> list[str]:
     name = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"{table.stem}-{task}").strip("-._") or task
     return [
         "# A Luthier recipe. `luthier validate` checks it, `luthier run` runs it, `luthier schema` describes every key.",
-        "version: 1", f"name: {quoted(name)}", "seed: 0  # everything random derives from it", "",
-    ]  # fmt: skip
+        "version: 1",
+        f"name: {quoted(name)}",
+        "seed: 0  # everything random derives from it",
+        "",
+    ]
 
 
 def task_block(task: str, path: str, column: str, target: str, columns: Sequence[str]) -> list[str]:
@@ -122,10 +125,11 @@ def task_block(task: str, path: str, column: str, target: str, columns: Sequence
     if task == "standardize":
         others = [name for name in columns if name not in (column, target)]
         block += [
-            f"  column: {quoted(column)}  # the messy values", f"  target: {quoted(target)}  # their canonical form",
+            f"  column: {quoted(column)}  # the messy values",
+            f"  target: {quoted(target)}  # their canonical form",
             f"  context: []  # other columns the model may read, out of: {', '.join(others) or 'none'}",
             '  prompt: "{column} {context}: {value} =>"',
-        ]  # fmt: skip
+        ]
     elif task == "classify":
         block += [f"  text: {quoted(column)}", f"  label: {quoted(target)}"]
     else:
@@ -157,6 +161,9 @@ def rest_block(task: str, base: str, column: str, columns: Sequence[str], rows: 
         "prepare:",
         f"  split: {{kind: {split}, validation: 0.1, test: 0.2}}  # grouped, by: a column keeps related rows together",
         "  slices: {}  # groups for the report, such as {country: country}",
+        "  steps: [dedup]  # what is done with the examples, in this order",
+        "",
+        "encode:",
         "  max_length: 128  # tokens of prompt and answer",
         "",
         "train:",

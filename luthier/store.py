@@ -24,7 +24,7 @@ from luthier.errors import MachineError, UserError
 
 MANIFEST, TIMINGS = "manifest.json", "timings.json"
 SCHEMA = 1
-RECORDED_PACKAGES = ("luthier", "torch", "transformers", "peft", "tokenizers", "safetensors", "accelerate", "numpy")
+RECORDED_PACKAGES = ("luthier", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -127,12 +127,15 @@ class Store:
 
     def do(self, function: StageFunction, config: BaseModel | Mapping[str, Any], **inputs: Artifact) -> Artifact:
         """The artifact of a stage: reused if version, config and inputs are known, else made, resuming what was left."""
-        settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else plain(config)
+        unkeyed = getattr(config, "unkeyed", None) or None
+        settings = config.model_dump(mode="json", exclude=unkeyed) if isinstance(config, BaseModel) else plain(config)
         name = function.__name__
         parts = {
-            "stage": name, "version": function.version, "config": settings,  # type: ignore[attr-defined]
+            "stage": name,
+            "version": function.version,  # type: ignore[attr-defined]
+            "config": settings,
             "inputs": {role: artifact.content for role, artifact in sorted(inputs.items())},
-        }  # fmt: skip
+        }
         if function.by_machine:  # type: ignore[attr-defined]
             parts["machine"] = hardware()
         key = f"{name}-{digest(parts)[:20]}"
@@ -152,9 +155,13 @@ class Store:
             with out.timed("all"):
                 facts = function(config, out, **inputs)
             manifest = {
-                "schema": SCHEMA, "id": key, **parts, "facts": plain(facts), "made_with": made_with(),
+                "schema": SCHEMA,
+                "id": key,
+                **parts,
+                "facts": plain(facts),
+                "made_with": made_with(),
                 "inputs": {role: {"id": a.id, "content": a.content} for role, a in sorted(inputs.items())},
-            }  # fmt: skip
+            }
             seal(out.folder, manifest, out.timings)
             if finished.exists():  # only with --fresh: the old one goes when the new one is whole
                 old = work / "old"
@@ -375,9 +382,10 @@ def disk_told(work: Path) -> Iterator[None]:
         if problem.errno not in DISK_FULL:
             raise
         raise MachineError(
-            f"the disk is full ({problem.strerror})", where=str(work),
+            f"the disk is full ({problem.strerror})",
+            where=str(work),
             hint="free some space and run the same command again: finished stages and the last checkpoint are kept",
-        ) from problem  # fmt: skip
+        ) from problem
 
 
 @functools.cache
@@ -397,9 +405,11 @@ def hardware() -> dict[str, Any]:
     """Processor, its number of usable cores and the thread setting: what timings and last bits depend on."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return {
-        "processor": processor(), "cores": cores, "system": platform.system(),
+        "processor": processor(),
+        "cores": cores,
+        "system": platform.system(),
         "threads": int(os.environ.get("OMP_NUM_THREADS") or cores),
-    }  # fmt: skip
+    }
 
 
 def processor() -> str:

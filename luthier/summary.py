@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from luthier.flow import Run
+    from luthier.facts import Figure
+    from luthier.runs import Run
 
 MARKS = {"passed": "✓", "failed": "✗", "not enough data": "?"}
 
@@ -16,49 +17,51 @@ def table(done: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from luthier.report import number
+
     facts, console = done.facts, Console(highlight=False)
-    main = facts["scores"]["main"]
+    main, scored = facts.scores.main, facts.scores
     scores = Table(title=f"{main} on the test split", title_justify="left")
-    slices = facts["scores"]["systems"]["tuned"]["slices"]
+    slices = scored.systems["tuned"].slices
     unseen = "unseen" in slices and set(slices["unseen"]) == {"true", "false"}
     for heading in ["", *(["seen", "unseen"] if unseen else []), "all", "95 % interval", "n"]:
         scores.add_column(heading, justify="left" if not heading else "right")
-    for name in facts["scores"]["order"]:
-        system = facts["scores"]["systems"][name]
-        figure = system["metrics"][main]
-        parts = [share(system["slices"]["unseen"].get(v, {}).get(main)) for v in ("false", "true")] if unseen else []
-        low_high = "–".join(f"{bound:.3f}" for bound in figure["interval"]) if figure["interval"] else "not enough data"
-        scores.add_row(NAMES.get(name, name), *parts, share(figure), low_high, str(figure["n"]))
+    for name in scored.order:
+        system = scored.systems[name]
+        figure = system.metrics[main]
+        parts = [share(system.slices["unseen"].get(v, {}).get(main)) for v in ("false", "true")] if unseen else []
+        low_high = "–".join(f"{bound:.3f}" for bound in figure.interval) if figure.interval else "not enough data"
+        scores.add_row(NAMES.get(name, name), *parts, share(figure), low_high, str(figure.n))
     console.print(scores)
-    if facts["verdicts"]:
+    if facts.verdicts:
         checks = Table(title="release checks", title_justify="left")
         for heading in ("", "check", "estimate", "n", ""):
             checks.add_column(heading)
-        for verdict in facts["verdicts"]:
-            estimate = "not measured" if verdict["estimate"] is None else f"{verdict['estimate']:.3f}"
-            kind = "required" if verdict["required"] else "advisory"
-            checks.add_row(
-                f"{MARKS[verdict['outcome']]} {verdict['outcome']}", verdict["check"], estimate, str(verdict["n"]), kind
-            )
+        for verdict in facts.verdicts:
+            estimate = number(verdict.estimate, verdict.unit)
+            kind = "required" if verdict.required else "advisory"
+            checks.add_row(f"{MARKS[verdict.outcome]} {verdict.outcome}", verdict.check, estimate, str(verdict.n), kind)
         console.print(checks)
     reused = [role for role, artifact in done.artifacts.items() if artifact.reused and role != "base"]
     if len(reused) == len(done.artifacts) - 1:
         console.print("everything was served from the store; nothing had changed")
-    opened = facts["openings"]["test"]
+    where = facts.environment
+    console.print(f"computed on {where.device} in {where.precision}, {where.machine}")
+    opened = facts.test_openings
     console.print(f"the test split was opened for {opened} candidate{'s' if opened != 1 else ''} so far")
-    verdict = (
+    word = (
         "RELEASED"
         if done.released
-        else ("NOT RELEASED" if facts["verdicts"] else "no checks in the recipe, so no verdict")
+        else ("NOT RELEASED" if facts.verdicts else "no checks in the recipe, so no verdict")
     )
-    console.print(f"[bold]{verdict}[/bold]  {done.name}")
+    console.print(f"[bold]{word}[/bold]  {done.name}")
     console.print(f"report  {os.path.relpath(done.folder / 'report.html')}", soft_wrap=True)
-    console.print(f"next    {facts['next']}", soft_wrap=True)
+    console.print(f"next    {facts.next}", soft_wrap=True)
 
 
 NAMES = {"untuned": "untuned base", "tuned": "tuned"}
 
 
-def share(figure: dict[str, Any] | None) -> str:
+def share(figure: Figure | None) -> str:
     """A figure with three digits."""
-    return "not measured" if figure is None or figure["estimate"] is None else f"{figure['estimate']:.3f}"
+    return "not measured" if figure is None or figure.estimate is None else f"{figure.estimate:.3f}"

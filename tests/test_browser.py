@@ -10,8 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import changed
 
 from luthier import report
+from luthier.facts import Confusion, RunFacts
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -38,18 +40,47 @@ document.getElementById("page").onload = () => {{
 </script></body>"""
 
 
+@pytest.fixture
+def crowded(suppliers: RunFacts) -> RunFacts:
+    """A run with long names, many groups and a large confusion matrix."""
+    long = "averylongnamewithoutanyplacetobreak" * 4
+    figures = suppliers.scores.systems["tuned"].metrics
+    labels = [f"{number} {long}" for number in range(50)]
+    for path, value in {
+        "base.name": long,
+        "prepared.source.file": f"{long}.csv",
+        "prepared.slices.country": dict.fromkeys(labels, 1),
+        "scores.systems.tuned.slices.country": dict.fromkeys(labels, figures),
+        "scores.confusion": Confusion(labels=labels, matrix=[[1] * 50] * 50),
+        "verdicts.0.check": long,
+        "verdicts.0.note": long,
+        "next": long,
+        "recipe": long,
+    }.items():
+        suppliers = changed(suppliers, path, value)
+    return suppliers
+
+
 def opened(folder: Path, width: int) -> dict[str, object]:
     assert BROWSER, "CI installs chromium"
     (folder / "frame.html").write_text(FRAME.format(width=width))
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=4000",
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+    ]
     done = subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--allow-file-access-from-files", "--virtual-time-budget=4000", f"--user-data-dir={folder / 'profile'}", "--dump-dom",
-            (folder / "frame.html").as_uri(),
-        ],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+        [BROWSER, *flags, (folder / "frame.html").as_uri()], capture_output=True, text=True, check=True, timeout=120
+    )
     found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout)
     assert found
     result: dict[str, object] = json.loads(found.group(1))
@@ -57,8 +88,11 @@ def opened(folder: Path, width: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("width", [390, 1200])
-def test_the_report_fits_the_screen_and_loads_nothing(tmp_path: Path, width: int) -> None:
-    facts = json.loads((Path(__file__).parent / "facts" / "full.json").read_text())
+@pytest.mark.parametrize("run", ["suppliers", "crowded", "letters"])
+def test_the_report_fits_the_screen_and_loads_nothing(
+    run: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    facts = request.getfixturevalue(run)
     (tmp_path / "report.html").write_text(report.page(facts), encoding="utf-8")
     found = opened(tmp_path, width)
     assert found["width"] == found["room"], "the page does not scroll sideways"

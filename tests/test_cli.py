@@ -17,9 +17,13 @@ ROOT = Path(__file__).parents[1]
 
 def luthier(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "luthier.cli", *arguments], capture_output=True, text=True, cwd=cwd,
-        env={**os.environ, **variables}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-m", "luthier.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def test_help_answers_in_under_a_second_of_processor_time() -> None:
@@ -112,6 +116,8 @@ def test_list_shows_every_family_with_files() -> None:
         "baselines",
         "metrics",
         "checks",
+        "preparers",
+        "objectives",
     }
     for members in found.values():
         for name, entry in members.items():
@@ -124,8 +130,6 @@ PLUGIN = '''
 
 from typing import ClassVar
 
-import numpy as np
-
 from luthier.metrics import Metric
 
 
@@ -134,11 +138,11 @@ class StartsRight(Metric):
 
     kind: ClassVar[str] = "starts_right"
 
-    def per_example(self, prediction, labels):
-        return np.array([float(prediction.output[:1] == str(prediction.target)[:1]), 1.0])
+    def per_example(self, prediction, example):
+        return {"right": float(str(prediction.output)[:1] == str(prediction.target)[:1]), "n": 1.0}
 
-    def combine(self, sums, labels):
-        return sums[..., 0] / sums[..., 1]
+    def combine(self, sums):
+        return sums["right"] / sums["n"]
 '''
 
 

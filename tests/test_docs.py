@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from luthier.recipe import loads, schema
+from luthier.recipe import schema
+from luthier.recipe_file import loads
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,6 +54,23 @@ def test_files_that_the_documents_link_to_are_there() -> None:
 def test_the_reference_is_that_of_the_code() -> None:
     written = json.loads((ROOT / "docs" / "reference" / "recipe.schema.json").read_text())
     assert written == json.loads(json.dumps(schema())), "run `make docs`"
+
+
+@pytest.mark.slow
+def test_the_page_of_the_command_line_is_that_of_the_code() -> None:
+    command = [sys.executable, "-m", "typer", "luthier.cli", "utils", "docs", "--name", "luthier"]
+    done = subprocess.run(
+        [*command, "--title", "The command line"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.rstrip() == (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8").rstrip(), (
+        "run `make docs`"
+    )
+
+
+def test_no_code_asks_the_formatter_to_look_away() -> None:
+    mark = "fmt: " + "skip"
+    files = [file for part in ("luthier", "tests", "benchmarks", "examples") for file in (ROOT / part).rglob("*.py")]
+    assert [file.name for file in files if mark in file.read_text(encoding="utf-8")] == []
 
 
 @pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX"])

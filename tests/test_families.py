@@ -1,14 +1,117 @@
-"""Every member of every family keeps the family's promises."""
+"""Every member of every family keeps the family's promises: what its class says, and what it does on a small case."""
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+from typing import Any
+
 import pytest
+import tiny
 
-from luthier.choice import FAMILIES, find, members
-from luthier.readers import Reader
-from luthier.testing import conforms
+from luthier.choice import families, find, members
+from luthier.engines.torch import TorchSession
+from luthier.metrics import Metric
+from luthier.model import Head, Model, load, writing_head
+from luthier.readers import Table
+from luthier.readers.csv import Csv
+from luthier.seams import Example, Label, Prediction, Text
+from luthier.tasks import Task
+from luthier.testing import FAMILY_BEHAVIOUR, Case, behaves, conforms
 
-ALL = [(family, name) for family in FAMILIES for name in members(family)]
+ALL = [(family, name) for family in families() for name in members(family)]
+STANDARDIZE = {"kind": "standardize", "table": "t", "column": "messy", "target": "clean", "context": ["kind"]}
+CLASSIFY = {"kind": "classify", "table": "t", "text": "messy", "label": "kind"}
+
+# the test table: one row for each member, with what it needs to run
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("bases", "folder"): {"path": "{llama}"},
+    ("bases", "hub"): {"name": "owner/model"},
+    ("bases", "package"): {"name": "minilm"},
+    ("readers", "csv"): {},
+    ("readers", "tsv"): {},
+    ("readers", "jsonl"): {},
+    ("readers", "lines"): {"columns": ["first", "rest"]},
+    ("splits", "random"): {},
+    ("splits", "stratified"): {},
+    ("splits", "grouped"): {"by": "owner"},
+    ("splits", "given"): {"column": "part"},
+    ("tasks", "standardize"): STANDARDIZE,
+    ("tasks", "classify"): CLASSIFY,
+    ("tasks", "generate"): {"table": "t", "prompt_column": "messy", "completion_column": "clean"},
+    ("objectives", "causal"): {},
+    ("objectives", "classify"): {},
+    ("techniques", "full"): {},
+    ("techniques", "freeze"): {"layers": 1},
+    ("techniques", "lora"): {"rank": 2},
+    ("engines", "torch"): {"max_new_tokens": 4},
+    ("baselines", "identity"): {},
+    ("baselines", "majority"): {},
+    ("baselines", "rules"): {},
+    ("baselines", "tfidf"): {},
+    ("baselines", "untuned"): {"shots": 2},
+    ("metrics", "accuracy"): {},
+    ("metrics", "edit_similarity"): {},
+    ("metrics", "exact_match"): {},
+    ("metrics", "f1"): {},
+    ("checks", "better_than"): {"baseline": "rival"},
+    ("checks", "floor"): {"metric": "exact_match", "at_least": 0.9},
+    ("checks", "subgroup_floor"): {"metric": "exact_match", "at_least": 0.9, "slice": "column"},
+    ("checks", "latency"): {"at_most_ms": 1000},
+    ("preparers", "dedup"): {},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("families")
+    for shape in ("llama", "bert"):
+        tiny.build(root / shape, shape)
+    with (root / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["kind", "messy", "clean"], *[["AB"[n % 2], f"{n:03d} x", n] for n in range(60)]])
+    (root / "file.csv").write_text('a,b\n1,"x, y"\n2\n3,z\n')
+    (root / "file.tsv").write_text("a\tb\n1\tx\n2\n3\tz\n")
+    (root / "file.jsonl").write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    (root / "file.lines").write_text("one two\nthree four\nfive six\n")
+    return root
+
+
+def case_for(family: str, name: str, place: Path) -> Case:
+    """The small case on which a member of ours is tried."""
+    classifies = name in ("classify", "tfidf")
+    task = Task.pick(CLASSIFY if classifies else STANDARDIZE)
+    found = task.examples({"table": Table(place / "t.csv", Csv())})
+    examples = [example for example in found if isinstance(example, Example)]
+    for number, example in enumerate(examples):
+        example.split = ("train", "validation", "test")[number % 3]
+    if family == "preparers":
+        examples += [
+            Example(f"again {n}", e.task, e.input, e.target, split="train", origin=e.origin)
+            for n, e in enumerate(examples[:9])
+        ]
+    labels = ("A", "B") if classifies else ()
+    shape = "bert" if classifies else "llama"
+
+    def model() -> Model:
+        head = Head("AutoModelForSequenceClassification", labels) if labels else writing_head("decoder")
+        return load(place / shape, head, device="cpu", precision="float32")
+
+    wrong = Label("A") if classifies else Text("no")
+    return Case(
+        tables={"table": Table(place / "t.csv", Csv())},
+        path=place / f"file.{name}" if family == "readers" else place / shape,
+        n_records=3,
+        task=task,
+        examples=examples[:9] if family == "objectives" else examples,
+        predictions=[
+            Prediction(e.id, e.task, e.target or wrong, 0.9, target=e.target, slices=e.slices) for e in examples
+        ],
+        wrong=[Prediction(e.id, e.task, wrong, 0.9, target=e.target, slices=e.slices) for e in examples],
+        model=model,
+        session=lambda: TorchSession(model(), 64, 4, 8),
+        metrics={"exact_match": Metric.pick("exact_match")},
+        measurements={"latency_ms": {"samples": [float(n) for n in range(100)]}},
+    )
 
 
 @pytest.mark.parametrize(("family", "name"), ALL, ids=[f"{family}.{name}" for family, name in ALL])
@@ -17,17 +120,59 @@ def test_a_member_conforms(family: str, name: str) -> None:
     assert member.__name__.lower() == name.replace("_", "")
 
 
-def test_nothing_is_lost_from_the_families() -> None:
-    assert {family: len(members(family)) for family in FAMILIES} == {
-        "tasks": 3, "bases": 3, "readers": 4, "splits": 4, "objectives": 2, "techniques": 3, "engines": 1,
-        "baselines": 5, "metrics": 4, "checks": 4,
-    }  # fmt: skip
+@pytest.mark.parametrize(("family", "name"), ALL, ids=[f"{family}.{name}" for family, name in ALL])
+def test_a_member_behaves(family: str, name: str, place: Path) -> None:
+    settings = {
+        key: value.format(llama=place / "llama") if isinstance(value, str) else value
+        for key, value in SETTINGS[family, name].items()
+    }
+    member = find(family, name).pick({"kind": name, **settings})
+    behaves(member, case_for(family, name, place))
+
+
+def test_every_member_has_its_row_in_the_table_and_every_family_its_behaviour() -> None:
+    assert sorted(SETTINGS) == sorted(ALL)
+    assert sorted(FAMILY_BEHAVIOUR) == sorted(families())
+
+
+@pytest.mark.parametrize(
+    ("harm", "promise"),
+    [
+        (
+            "def per_example(self, prediction, example): return {'n': 1.0, 'score': float(prediction.output != prediction.target)}",
+            "prefers wrong answers",
+        ),
+        (
+            "def combine(self, sums): import numpy as np; return np.asarray(sums['score'].sum() / sums['n'].sum())",
+            "keeps the axes",
+        ),
+    ],
+)
+def test_a_member_that_breaks_a_promise_is_told_which(place: Path, harm: str, promise: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(harm, scope)
+    name = harm.split("(")[0].removeprefix("def ")
+    broken = type("ExactMatch", (find("metrics", "exact_match"),), {name: scope[name], "kind": "exact_match"})
+    with pytest.raises(AssertionError, match=promise):
+        FAMILY_BEHAVIOUR["metrics"](broken(), case_for("metrics", "exact_match", place))
+
+
+def test_families_are_found_from_the_folders() -> None:
+    assert set(families()) == {
+        "tasks",
+        "bases",
+        "readers",
+        "splits",
+        "objectives",
+        "preparers",
+        "techniques",
+        "engines",
+        "baselines",
+        "metrics",
+        "checks",
+    }
 
 
 def test_an_unknown_member_is_told_with_the_nearest_name() -> None:
     with pytest.raises(Exception, match="no metric called 'exact_mach'; did you mean 'exact_match'\\?"):
         find("metrics", "exact_mach")
-
-
-def test_readers_are_detected_by_those_who_need_no_settings() -> None:
-    assert issubclass(find("readers", "csv"), Reader)

@@ -15,23 +15,28 @@ import tiny
 from pydantic import ValidationError
 
 from luthier import flow
+from luthier.baselines import Baseline
+from luthier.baselines.untuned import Untuned, asked, spread
 from luthier.bases import Base
 from luthier.checks import Check, Evidence
-from luthier.choice import FAMILIES, Choice, Settings, find, members
+from luthier.choice import Choice, Settings, families, find, members
+from luthier.engines import Request
 from luthier.errors import UserError
 from luthier.metrics import Metric
-from luthier.model import load
 from luthier.readers import Reader
-from luthier.recipe import Recipe, _settings_in, loads
-from luthier.resample import label_set, totals
-from luthier.seams import Example, Prediction
+from luthier.recipe import Recipe
+from luthier.recipe_file import _settings_in, loads
+from luthier.resample import value
+from luthier.seams import Example, Label, Prediction, Text
+from luthier.tasks import Task
 
 STANDARDIZE = """\
 version: 1
 name: keys
 task: {kind: standardize, table: table.csv, column: messy, target: clean, context: [kind]}
 base: {kind: folder, path: llama}
-prepare: {split: {kind: random, validation: 12, test: 20}, max_length: 64}
+prepare: {split: {kind: random, validation: 12, test: 20}}
+encode: {max_length: 64}
 train: {precision: float32, epochs: 2, learning_rate: 1e-2, batch_size: 8, techniques: [full]}
 predict: {engine: {kind: torch, max_new_tokens: 4}}
 score: {latency_samples: 0, baselines: [identity]}
@@ -43,7 +48,8 @@ version: 1
 name: keys
 task: {kind: classify, table: table.csv, text: messy, label: kind}
 base: {kind: folder, path: bert}
-prepare: {split: {kind: random, validation: 12, test: 20}, max_length: 64}
+prepare: {split: {kind: random, validation: 12, test: 20}}
+encode: {max_length: 64}
 train: {precision: float32, epochs: 1, learning_rate: 1e-3}
 score: {latency_samples: 0}
 """
@@ -52,7 +58,8 @@ version: 1
 name: keys
 task: {kind: generate, table: pairs.jsonl}
 base: {kind: folder, path: llama}
-prepare: {split: {kind: random, validation: 12, test: 20}, max_length: 64}
+prepare: {split: {kind: random, validation: 12, test: 20}}
+encode: {max_length: 64}
 """
 GIVEN = STANDARDIZE.replace("{kind: random, validation: 12, test: 20}", "{kind: given, column: part}")
 FILES = STANDARDIZE.replace("{kind: random, validation: 12, test: 20}", "{kind: given, test: other.csv}")
@@ -117,44 +124,55 @@ def after(stage: str) -> Callable[[Path, str, str], Any]:
 
     def outcome(place: Path, text: str, change: str) -> Any:
         try:
-            loaded = loads(text, folder=place, changes=[change] if change else [])
-            store = flow.store_for(loaded)
+            opened = loads(text, folder=place, changes=[change] if change else [])
+            store = flow.store_for(opened)
             if stage == "run":
-                done = flow.run(loaded, store)
+                done = flow.run(opened, store)
+                measured = done.facts.measured
                 return {role: files(artifact) for role, artifact in done.artifacts.items() if role != "base"} | {
-                    "released": done.released, "name": done.name.rpartition("-")[0],
-                    "latencies": done.facts["measure"].get("latency_ms", {}).get("n"),
-                }  # fmt: skip
-            base = flow.base_model(loaded.recipe.base, loaded, store)
-            examples = flow.prepared(loaded, store, base)
+                    "released": done.released,
+                    "name": done.name.rpartition("-")[0],
+                    "latencies": measured.latency_ms.n if measured else 0,
+                }
+            opened = flow.settled(opened, store)
+            base = flow.base_model(opened.recipe.base, opened, store)
+            examples = flow.prepared(opened, store)
             if stage == "prepare":
                 return files(examples)
-            model = flow.trained(loaded.recipe, store, examples, base)
+            encoded = flow.encode_for(opened.recipe, store, examples, base)
+            if stage == "encode":
+                return files(encoded)
+            model = flow.trained(opened, store, encoded, base)
             if stage == "train":
                 written = files(model)
                 history = (model.path / "history.jsonl").read_text()
                 return written["history.jsonl"], [h for n, h in written.items() if "safetensors" in n], history
-            return files(flow.predicted(loaded.recipe, store, examples, model, base))
+            return files(flow.evaluate(flow.Candidate(model, base, opened.recipe), examples, store, "test").tuned)
         except UserError as problem:
             return problem.sentence()
 
     return outcome
 
 
-prepare, train, predict, whole = after("prepare"), after("train"), after("predict"), after("run")
+prepare, encode, train, predict, whole = map(after, ("prepare", "encode", "train", "predict", "run"))
 
 
 def batches(place: Path, text: str, change: str) -> list[int]:
     """How many answers are done after each batch."""
     recipe = loads(text, folder=place, changes=[change] if change else []).recipe
     told: list[int] = []
-    examples = [
-        Example(id=str(n), task="t", input={"fields": {"column": "messy", "value": str(n), "context": {"kind": "A"}}})
-        for n in range(40)
-    ]
-    loaded = load(place / "llama", purpose="text", precision="float32")
-    recipe.predict.engine.predict(loaded, recipe.task, examples, 64, lambda done, total: told.append(done))
+    session = recipe.predict.engine.open(place / "llama", None, device="cpu", precision="float32", max_length=64)
+    session.answer([Request(f"messy A: {n} =>") for n in range(40)], lambda done, total: told.append(done))
     return told
+
+
+def requests(place: Path, text: str, change: str) -> list[Request]:
+    """What the untuned base is asked."""
+    rival = Baseline.pick(json.loads(change or text))
+    assert isinstance(rival, Untuned)
+    task = Task.pick({"kind": "classify", "table": "t", "text": "messy", "label": "kind"})
+    made = [Example(str(n), "t", {"text": f"{n}"}, Label("AB"[n % 2])) for n in range(9)]
+    return asked(spread(made, rival.shots, 1), made, task)
 
 
 def identity(place: Path, text: str, change: str) -> Any:
@@ -175,9 +193,8 @@ def read(place: Path, text: str, change: str) -> Any:
 def measured(place: Path, text: str, change: str) -> Any:
     metric = Metric.pick(json.loads(change or text))
     said = [("a", "a"), ("A", "a"), ("b ", "b"), ("c", "a"), ("a", "a"), ("b", "c")]
-    predictions = [Prediction(id=str(n), task="t", output=got, target=want) for n, (got, want) in enumerate(said)]
-    labels = label_set(predictions)
-    return float(metric.combine(totals(metric, predictions, labels), labels))
+    predictions = [Prediction(str(n), "t", Text(got), target=Text(want)) for n, (got, want) in enumerate(said)]
+    return value(metric, predictions, {p.id: Example(p.id, "t", {"text": ""}) for p in predictions})
 
 
 def judged(place: Path, text: str, change: str) -> Any:
@@ -190,19 +207,29 @@ def judged(place: Path, text: str, change: str) -> Any:
     def answers(share: int) -> list[Prediction]:
         return [
             Prediction(
-                id=str(n), task="t", output="yes" if n % 6 < share and n >= 6 else "YES", target="yes", entity=str(n),
+                id=str(n),
+                task="t",
+                output=Text("yes" if n % 6 < share and n >= 6 else "YES"),
+                target=Text("yes"),
+                entity=str(n),
                 slices={"group": "C" if n < 6 else "AB"[n % 2], "other": "XY"[n % 5 == 0]},
             )
             for n in range(60)
-        ]  # fmt: skip
+        ]
 
     evidence = Evidence(
-        candidate=answers(3), baselines={"weak": answers(1), "strong": answers(3)},
-        metrics={"exact_match": Metric.pick("exact_match"), "edit_similarity": Metric.pick("edit_similarity"),
-                 "accuracy": Metric.pick({"kind": "exact_match", "ignore_case": True})},
-        measurements={"latency_ms": {"samples": [float(n) for n in range(100)], "n": 100}}, seed=1,
+        candidate=answers(3),
+        baselines={"weak": answers(1), "strong": answers(3)},
+        metrics={
+            "exact_match": Metric.pick("exact_match"),
+            "edit_similarity": Metric.pick("edit_similarity"),
+            "accuracy": Metric.pick({"kind": "exact_match", "ignore_case": True}),
+        },
+        examples={str(n): Example(str(n), "t", {"text": ""}) for n in range(60)},
+        measurements={"latency_ms": {"samples": [float(n) for n in range(100)], "n": 100}},
+        seed=1,
         artifacts={"candidate": "c", "weak": "w", "strong": "s", "measure": "m"},
-    )  # fmt: skip
+    )
     verdict = check.judge(evidence)
     return verdict.outcome, verdict.required, verdict.estimate, verdict.interval, verdict.n
 
@@ -229,12 +256,17 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "prepare.split": (prepare, STANDARDIZE, "prepare.split=random"),
     "prepare.slices": (prepare, STANDARDIZE, "prepare.slices={owner: owner}"),
     "prepare.hold_out": (prepare, STANDARDIZE, "prepare.hold_out={owner: [o1]}"),
-    "prepare.deduplicate.within": (prepare, STANDARDIZE, "prepare.deduplicate={within: false}"),
-    "prepare.deduplicate.across": (prepare, FILES, "prepare.deduplicate={across: false}"),
+    "prepare.steps": (prepare, STANDARDIZE, "prepare.steps=[]"),
+    "preparers.dedup.within": (prepare, STANDARDIZE, "prepare.steps=[{kind: dedup, within: false}]"),
+    "preparers.dedup.across": (prepare, FILES, "prepare.steps=[{kind: dedup, across: false}]"),
     "prepare.id_column": (prepare, STANDARDIZE, "prepare.id_column=id"),
-    "prepare.quarantine_limit": (prepare, STANDARDIZE.replace("table.csv", "ragged.csv"), "prepare.quarantine_limit=0.5"),
-    "prepare.max_length": (prepare, STANDARDIZE, "prepare.max_length=12"),
-    "prepare.truncation": (prepare, STANDARDIZE.replace("max_length: 64", "max_length: 16"), "prepare.truncation=drop"),
+    "prepare.quarantine_limit": (
+        prepare,
+        STANDARDIZE.replace("table.csv", "ragged.csv"),
+        "prepare.quarantine_limit=0.5",
+    ),
+    "encode.max_length": (encode, STANDARDIZE, "encode.max_length=12"),
+    "encode.truncation": (encode, STANDARDIZE.replace("max_length: 64", "max_length: 16"), "encode.truncation=drop"),
     "train.epochs": (train, STANDARDIZE, "train.epochs=1"),
     "train.learning_rate": (train, STANDARDIZE, "train.learning_rate=1e-3"),
     "train.batch_size": (train, STANDARDIZE, "train.batch_size=16"),
@@ -244,10 +276,24 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "train.schedule": (train, STANDARDIZE, "train.schedule=constant"),
     "train.max_grad_norm": (train, STANDARDIZE, "train.max_grad_norm=1e-3"),
     "train.techniques": (train, STANDARDIZE, "train.techniques=[{kind: freeze, layers: 1}, full]"),
-    "train.stop.metric": (train, STANDARDIZE.replace("epochs: 2,", "epochs: 2, stop: {metric: loss},"), "train.stop.metric=exact_match"),
-    "train.stop.patience": (train, STANDARDIZE.replace("epochs: 2, learning_rate: 1e-2", "epochs: 4, learning_rate: 1e-9, stop: {metric: exact_match, patience: 1}"), "train.stop.patience=4"),
+    "train.stop.metric": (
+        train,
+        STANDARDIZE.replace("epochs: 2,", "epochs: 2, stop: {metric: loss},"),
+        "train.stop.metric=exact_match",
+    ),
+    "train.stop.patience": (
+        train,
+        STANDARDIZE.replace(
+            "epochs: 2, learning_rate: 1e-2", "epochs: 4, learning_rate: 1e-9, stop: {metric: exact_match, patience: 1}"
+        ),
+        "train.stop.patience=4",
+    ),
     # no answer is right in either epoch, so the first evaluation stays the best
-    "train.keep": (train, STANDARDIZE.replace("learning_rate: 1e-2", "learning_rate: 1e-6, stop: {metric: exact_match, patience: 9}"), "train.keep=last"),
+    "train.keep": (
+        train,
+        STANDARDIZE.replace("learning_rate: 1e-2", "learning_rate: 1e-6, stop: {metric: exact_match, patience: 9}"),
+        "train.keep=last",
+    ),
     "train.evaluate_every": (train, STANDARDIZE, "train.evaluate_every=0.5"),
     "train.precision": (train, STANDARDIZE, "train.precision=bfloat16"),
     "predict.engine": (predict, UNTRAINED, "predict.engine=torch"),
@@ -259,19 +305,31 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "tasks.standardize.table": (prepare, STANDARDIZE, "task.table=other.csv"),
     "tasks.standardize.column": (prepare, STANDARDIZE, "task.column=owner"),
     "tasks.standardize.target": (prepare, STANDARDIZE, "task.target=next"),
-    "tasks.standardize.columns": (prepare, STANDARDIZE.replace("column: messy, target: clean", "columns: {messy: clean}"), "task.columns={messy: next}"),
+    "tasks.standardize.columns": (
+        prepare,
+        STANDARDIZE.replace("column: messy, target: clean", "columns: {messy: clean}"),
+        "task.columns={messy: next}",
+    ),
     "tasks.standardize.target_table": (prepare, STANDARDIZE, "task.target_table=clean.csv"),
     "tasks.standardize.context": (prepare, STANDARDIZE, "task.context=[owner]"),
     "tasks.standardize.prompt": (train, STANDARDIZE, "task.prompt='clean {value}:'"),
     "tasks.classify.table": (prepare, CLASSIFY, "task.table=other.csv"),
     "tasks.classify.text": (prepare, CLASSIFY, "task.text=clean"),
-    "tasks.classify.columns": (prepare, CLASSIFY.replace("text: messy", "columns: [messy]"), "task.columns=[messy, owner]"),
+    "tasks.classify.columns": (
+        prepare,
+        CLASSIFY.replace("text: messy", "columns: [messy]"),
+        "task.columns=[messy, owner]",
+    ),
     "tasks.classify.label": (prepare, CLASSIFY, "task.label=part"),
     "tasks.generate.table": (prepare, GENERATE, "task.table=talks.jsonl"),
     "tasks.generate.prompt_column": (prepare, GENERATE, "task.prompt_column=ask"),
     "tasks.generate.completion_column": (prepare, GENERATE, "task.completion_column=answer"),
     "tasks.generate.messages_column": (prepare, CHAT, "task.messages_column=talk"),
-    "tasks.generate.chat_template": (prepare, CHAT, f"task.chat_template={json.dumps(TEMPLATE.replace('<assistant>', '<a>'))}"),
+    "tasks.generate.chat_template": (
+        encode,
+        CHAT,
+        f"task.chat_template={json.dumps(TEMPLATE.replace('<assistant>', '<a>'))}",
+    ),
     "bases.folder.path": (train, STANDARDIZE, "base.path=gemma3"),
     "bases.hub.name": (identity, HUB, HUB.replace("a/b", "a/c")),
     "bases.hub.revision": (identity, HUB, '{"kind": "hub", "name": "a/b", "revision": "v2"}'),
@@ -281,7 +339,11 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "readers.csv.quote": (read, CSV, '{"kind": "csv", "quote": "\'"}'),
     "readers.tsv.encoding": (read, TSV, '{"kind": "tsv", "encoding": "latin-1"}'),
     "readers.tsv.delimiter": (read, TSV, '{"kind": "tsv", "delimiter": ","}'),
-    "readers.tsv.quote": (read, TSV.replace('"tsv"', '"tsv", "delimiter": ","'), '{"kind": "tsv", "delimiter": ",", "quote": "\'"}'),
+    "readers.tsv.quote": (
+        read,
+        TSV.replace('"tsv"', '"tsv", "delimiter": ","'),
+        '{"kind": "tsv", "delimiter": ",", "quote": "\'"}',
+    ),
     "readers.lines.columns": (prepare, LINES, "prepare.reader.columns=[messy, kind]"),
     "readers.lines.separator": (prepare, LINES, "prepare.reader.separator='0'"),
     "readers.lines.encoding": (prepare, LINES, "prepare.reader.encoding=utf-16"),
@@ -303,12 +365,24 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "techniques.lora.dropout": (train, LORA, "train.techniques=[{kind: lora, rank: 2, dropout: 0.5}]"),
     "techniques.lora.rslora": (train, LORA, "train.techniques=[{kind: lora, rank: 2, rslora: true}]"),
     "techniques.lora.dora": (train, LORA, "train.techniques=[{kind: lora, rank: 2, dora: true}]"),
-    "techniques.freeze.layers": (train, STANDARDIZE.replace("[full]", "[freeze, full]"), "train.techniques=[{kind: freeze, layers: 1}, full]"),
-    "techniques.freeze.embeddings": (train, STANDARDIZE.replace("[full]", "[freeze, full]"), "train.techniques=[{kind: freeze, embeddings: false}, full]"),
-    "techniques.freeze.patterns": (train, STANDARDIZE.replace("[full]", "[freeze, full]"), "train.techniques=[{kind: freeze, patterns: ['*mlp*']}, full]"),
+    "techniques.freeze.layers": (
+        train,
+        STANDARDIZE.replace("[full]", "[freeze, full]"),
+        "train.techniques=[{kind: freeze, layers: 1}, full]",
+    ),
+    "techniques.freeze.embeddings": (
+        train,
+        STANDARDIZE.replace("[full]", "[freeze, full]"),
+        "train.techniques=[{kind: freeze, embeddings: false}, full]",
+    ),
+    "techniques.freeze.patterns": (
+        train,
+        STANDARDIZE.replace("[full]", "[freeze, full]"),
+        "train.techniques=[{kind: freeze, patterns: ['*mlp*']}, full]",
+    ),
     "engines.torch.batch_size": (batches, STANDARDIZE, "predict.engine.batch_size=7"),
     "engines.torch.max_new_tokens": (predict, UNTRAINED, "predict.engine.max_new_tokens=1"),
-    "baselines.untuned.shots": (whole, UNTUNED, "score.baselines=[{kind: untuned, shots: 1}]"),
+    "baselines.untuned.shots": (requests, '{"kind": "untuned"}', '{"kind": "untuned", "shots": 2}'),
     "baselines.untuned.limit": (whole, UNTUNED, "score.baselines=[{kind: untuned, shots: 2, limit: 3}]"),
     "baselines.tfidf.strengths": (whole, TFIDF, "score.baselines=[{kind: tfidf, strengths: [0.01]}]"),
     "metrics.exact_match.ignore_case": (measured, EXACT, '{"kind": "exact_match", "ignore_case": true}'),
@@ -316,6 +390,12 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "metrics.f1.average": (measured, F1, '{"kind": "f1", "average": "micro"}'),
     "checks.floor.metric": (judged, FLOOR, '{"metric": "accuracy"}'),
     "checks.floor.at_least": (judged, FLOOR, '{"at_least": 0.9}'),
+    "checks.floor.at_most": (judged, '{"kind": "floor", "metric": "exact_match", "at_most": 0.45}', '{"at_most": 0.1}'),
+    "checks.subgroup_floor.at_most": (
+        judged,
+        '{"kind": "subgroup_floor", "slice": "group", "metric": "exact_match", "at_most": 0.45}',
+        '{"at_most": 0.9}',
+    ),
     "checks.floor.confidence": (judged, FLOOR, '{"confidence": "interval"}'),
     "checks.floor.min_n": (judged, FLOOR, '{"min_n": 61}'),
     "checks.floor.where": (judged, FLOOR, '{"where": {"group": "A"}}'),
@@ -324,7 +404,11 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "checks.subgroup_floor.metric": (judged, GROUPS, '{"metric": "accuracy"}'),
     "checks.subgroup_floor.at_least": (judged, GROUPS, '{"at_least": 0.1}'),
     "checks.subgroup_floor.min_n": (judged, GROUPS, '{"min_n": 6}'),
-    "checks.subgroup_floor.small_groups": (judged, GROUPS.replace("0.45", "0.1"), '{"small_groups": "block", "at_least": 0.1}'),
+    "checks.subgroup_floor.small_groups": (
+        judged,
+        GROUPS.replace("0.45", "0.1"),
+        '{"small_groups": "block", "at_least": 0.1}',
+    ),
     "checks.subgroup_floor.where": (judged, GROUPS, '{"where": {"other": "X"}}'),
     "checks.subgroup_floor.required": (judged, GROUPS, '{"required": false}'),
     "checks.better_than.baseline": (judged, BETTER, '{"baseline": "strong"}'),
@@ -336,7 +420,7 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "checks.latency.quantile": (judged, LATENCY, '{"quantile": 0.5}'),
     "checks.latency.where": (judged, LATENCY, '{"where": {"group": "A"}}'),
     "checks.latency.required": (judged, LATENCY, '{"required": false}'),
-}  # fmt: skip
+}
 ELSEWHERE = {
     # How often a checkpoint is written shows on disk alone; that it never changes the weights is its promise.
     "train.checkpoint_steps": "tests/training/test_resume.py",
@@ -356,7 +440,7 @@ def keys() -> Iterator[str]:
                 yield here
 
     yield from inside(Recipe, "")
-    for family in FAMILIES:
+    for family in families():
         for name in members(family):
             yield from inside(find(family, name), f"{family}.{name}.")
 

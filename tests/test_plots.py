@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from luthier.facts import FlowStep
 from luthier.plots import POINTS, Dot, Span, dots, flow, known, lines, scale, short, smoothed, span, thinned, ticks
 
 
@@ -58,7 +59,19 @@ def test_ticks_are_round_numbers(axis: Span, about: int, expected: list[float]) 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(0.0, "0"), (0.25, "0.25"), (1.0, "1"), (1500.0, "1,500"), (5e-5, "5e-5"), (1.5e-4, "1.5e-4"), (2e6, "2e6")],
+    [
+        (0.0, "0"),
+        (0.25, "0.25"),
+        (0.0025, "0.0025"),
+        (-0.0125, "-0.0125"),
+        (0.70834, "0.708"),
+        (1.0, "1"),
+        (2.125, "2.125"),
+        (1500.0, "1,500"),
+        (5e-5, "5e-5"),
+        (1.5e-4, "1.5e-4"),
+        (2e6, "2e6"),
+    ],
 )
 def test_ticks_are_written_short(value: float, expected: str) -> None:
     assert short(value) == expected
@@ -111,8 +124,8 @@ def test_nothing_measured_draws_no_line() -> None:
 
 def test_the_flow_tells_every_count_and_escapes_names() -> None:
     steps = [
-        {"step": "read", "in": 10, "kept": 8, "fates": {"<b>quarantined": 2}},
-        {"step": "examples", "made": 16, "in": 16, "kept": 16, "fates": {}},
+        FlowStep(step="read", arrived=10, kept=8, fates={"<b>quarantined": 2}),
+        FlowStep(step="examples", arrived=16, kept=16, made=16),
     ]
     picture = ET.fromstring(flow("a&b.csv", steps))
     told = [" ".join("".join(text.itertext()).split()) for text in picture.iter("text")]
@@ -122,10 +135,18 @@ def test_the_flow_tells_every_count_and_escapes_names() -> None:
         "2 <b>quarantined",
         "read",
         "8 kept",
-        "make 16 examples",
+        "16 examples",
         "examples",
         "16 kept",
     ]
     assert picture.attrib["aria-label"] == (
         "Flow of rows from a&b.csv. read: 10 in, 8 kept, 2 <b>quarantined; examples: 16 in, 16 kept"
     )
+
+
+def test_the_flow_says_whom_a_step_concerns_that_the_test_takes_no_part_in() -> None:
+    steps = [FlowStep(step="read", arrived=10, kept=10)]
+    learned = FlowStep(step="fit in max_length", arrived=6, kept=5, fates={"too long to learn from": 1}, made=6)
+    picture = ET.fromstring(flow("a.csv", steps, learned))
+    assert "6 examples of train and validation" in [text.text for text in picture.iter("text")]
+    assert picture.attrib["aria-label"].endswith("; fit in max_length: 6 in, 5 kept, 1 too long to learn from")

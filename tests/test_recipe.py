@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from luthier.errors import Problems, UserError
-from luthier.recipe import load, loads, schema
+from luthier.recipe import schema
+from luthier.recipe_file import load, loads
 
 GOOD = """\
 version: 1
@@ -52,13 +53,46 @@ train:
 @pytest.mark.parametrize(
     ("addition", "sentence"),
     [
-        ("train: {techniques: [full, lora]}\n", "r.yaml:5: train.techniques: full and lora do not combine: lora trains small matrices beside frozen weights, full trains the weights"),
-        ("gate: {checks: [{kind: floor, metric: acuracy, at_least: 0.5}]}\n", "r.yaml: gate.checks[0].metric: no scored metric called 'acuracy'; did you mean 'accuracy'?"),
-        ("gate: {checks: [{kind: better_than, baseline: tfidf}]}\n", "r.yaml: gate.checks[0].baseline: no baseline called 'tfidf'; known: "),
-        ("score: {baselines: [rules]}\n", "r.yaml: score.baselines[0]: rules is not made for classify; it is made for standardize"),
-        ("train: {stop: {metric: f2}}\n", "r.yaml: train.stop.metric: no scored metric called 'f2'; known: accuracy, f1, loss"),
+        (
+            "train: {techniques: [full, lora]}\n",
+            "r.yaml:5: train.techniques: full and lora do not combine: lora trains small matrices beside frozen weights, full trains the weights",
+        ),
+        (
+            "gate: {checks: [{kind: floor, metric: acuracy, at_least: 0.5}]}\n",
+            "r.yaml: gate.checks[0].metric: no scored metric called 'acuracy'; did you mean 'accuracy'?",
+        ),
+        (
+            "gate: {checks: [{kind: better_than, baseline: tfidf}]}\n",
+            "r.yaml: gate.checks[0].baseline: no baseline called 'tfidf'; known: ",
+        ),
+        (
+            "score: {baselines: [rules]}\n",
+            "r.yaml: score.baselines[0]: rules is made for table cells, classify is not about them",
+        ),
+        (
+            "score: {baselines: [tfidf], metrics: [edit_similarity]}\ngate: {checks: [{kind: floor, metric: edit_similarity, at_most: 0.5}]}\n",
+            "r.yaml: gate.checks[0]: edit_similarity is better when higher; write at_least, not at_most",
+        ),
+        (
+            "gate: {checks: [{kind: floor, metric: accuracy}]}\n",
+            "r.yaml: gate.checks[0]: needs at_least, the worst value of accuracy that may pass",
+        ),
+        (
+            "gate: {checks: [{kind: floor, metric: accuracy, at_least: 80}]}\n",
+            "r.yaml: gate.checks[0]: at_least 80 is no share; write a number from 0 to 1",
+        ),
+        ("prepare: {max_length: 64}\n", "r.yaml:5: prepare.max_length: is now encode.max_length; move it there"),
+        ("prepare: {truncation: drop}\n", "r.yaml:5: prepare.truncation: is now encode.truncation; move it there"),
+        (
+            "prepare: {deduplicate: {within: true}}\n",
+            "r.yaml:5: prepare.deduplicate: is now a step, prepare.steps: [{kind: dedup}]; move it there",
+        ),
+        (
+            "train: {stop: {metric: f2}}\n",
+            "r.yaml: train.stop.metric: no scored metric called 'f2'; known: accuracy, f1, loss",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_hang_together_is_refused_when_the_recipe_is_loaded(addition: str, sentence: str) -> None:
     assert sentences(GOOD + addition) == [sentence]
 

@@ -7,24 +7,46 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from luthier.metrics import Metric
 from luthier.metrics.accuracy import Accuracy
 from luthier.metrics.edit_similarity import EditSimilarity
 from luthier.metrics.f1 import F1
-from luthier.resample import estimate, label_set, paired, totals
-from luthier.seams import Prediction
+from luthier.resample import estimate, paired, totals
+from luthier.seams import Example, Label, Prediction, Text
 
 
 def graded(hits, entities=None, prefix=""):
     """One prediction per hit (1) or miss (0)."""
     entities = entities or [""] * len(hits)
     return [
-        Prediction(id=f"{prefix}{i}", task="t", output="yes" if hit else "no", target="yes", entity=entity)
+        Prediction(
+            id=f"{prefix}{i}", task="t", output=Label("yes" if hit else "no"), target=Label("yes"), entity=entity
+        )
         for i, (hit, entity) in enumerate(zip(hits, entities, strict=True))
     ]
 
 
+def written(n, target, entity=lambda i: "", output=lambda i: "a" * i):
+    """Texts that become longer and longer."""
+    return [
+        Prediction(id=str(i), task="t", output=Text(output(i)), target=Text(target), entity=entity(i)) for i in range(n)
+    ]
+
+
+def asked(*lists):
+    return {p.id: Example(id=p.id, task="t", input={"text": "w" * (i % 5)}) for of in lists for i, p in enumerate(of)}
+
+
+def estimated(metric, predictions, seed=1, **options):
+    return estimate(metric, predictions, asked(predictions), seed=seed, **options)
+
+
+def compared(metric, candidate, baseline):
+    return paired(metric, candidate, baseline, asked(candidate, baseline), seed=1)
+
+
 def accuracy(predictions, **options):
-    return estimate(Accuracy(), predictions, label_set(predictions), seed=1, **options)
+    return estimated(Accuracy(), predictions, **options)
 
 
 def width(found):
@@ -36,7 +58,7 @@ def test_the_interval_of_a_coin_covers_its_bias_nine_times_in_ten():
     covered = 0
     for seed in range(300):
         answers = graded(draw.random(60) < 0.7)
-        low, high = estimate(Accuracy(), answers, ["no", "yes"], seed=seed, draws=200).interval
+        low, high = estimated(Accuracy(), answers, seed=seed, draws=200).interval
         covered += low <= 0.7 <= high
     assert covered >= 270
 
@@ -69,17 +91,15 @@ def test_an_interval_at_a_higher_level_is_wider():
 
 
 def test_the_order_of_predictions_changes_nothing():
-    answers = [
-        Prediction(id=str(i), task="t", output="a" * (i % 7), target="aaa", entity=f"e{i % 11}") for i in range(50)
-    ]
-    labels = label_set(answers)
+    answers = written(50, "aaa", entity=lambda i: f"e{i % 11}", output=lambda i: "a" * (i % 7))
     for metric in (EditSimilarity(), F1()):
-        assert estimate(metric, answers, labels, 3) == estimate(metric, answers[::-1], labels, 3)
+        examples = asked(answers)
+        assert estimate(metric, answers, examples, 3) == estimate(metric, answers[::-1], examples, 3)
 
 
 def test_another_seed_draws_otherwise_and_the_same_seed_alike():
-    answers = [Prediction(id=str(i), task="t", output="a" * i, target="a" * 30) for i in range(30)]
-    first, again, other = (estimate(EditSimilarity(), answers, [], seed) for seed in (1, 1, 2))
+    answers = written(30, "a" * 30)
+    first, again, other = (estimated(EditSimilarity(), answers, seed) for seed in (1, 1, 2))
     assert first == again
     assert first.interval != other.interval
 
@@ -126,19 +146,19 @@ class Demanding(Accuracy):
 
     exactly: bool
 
-    def combine(self, sums, labels):
-        share = super().combine(sums, labels)
+    def combine(self, sums):
+        share = super().combine(sums)
         enough = np.isclose(share, 0.9) if self.exactly else share > 0.89
         return np.where(enough, share, np.nan)
 
 
 def test_draws_without_a_value_are_dropped():
-    found = estimate(Demanding(exactly=False), graded([1] * 9 + [0]), [], seed=1)  # undefined in 26 % of the draws
+    found = estimated(Demanding(exactly=False), graded([1] * 9 + [0]))  # undefined in 26 % of the draws
     assert (found.estimate, found.interval) == (0.9, (0.9, 1.0))
 
 
 def test_more_than_half_of_the_draws_without_a_value_leave_no_interval():
-    found = estimate(Demanding(exactly=True), graded([1] * 9 + [0]), [], seed=1)  # undefined in 61 % of the draws
+    found = estimated(Demanding(exactly=True), graded([1] * 9 + [0]))  # undefined in 61 % of the draws
     assert (found.estimate, found.interval) == (0.9, None)
 
 
@@ -147,17 +167,17 @@ def test_pairing_is_narrower_than_two_intervals_apart():
     hard = draw.random(200) < 0.4
     baseline = graded(~hard)
     candidate = graded(~hard | (draw.random(200) < 0.2))
-    labels = ["no", "yes"]
-    both = paired(Accuracy(), candidate, baseline, labels, seed=1)
-    apart = [estimate(Accuracy(), answers, labels, seed=1) for answers in (candidate, baseline)]
+    both = compared(Accuracy(), candidate, baseline)
+    apart = [accuracy(answers) for answers in (candidate, baseline)]
     assert both.estimate == pytest.approx(apart[0].estimate - apart[1].estimate)
     assert width(both) < 0.6 * (width(apart[0]) ** 2 + width(apart[1]) ** 2) ** 0.5
 
 
 def test_the_order_of_the_baseline_changes_nothing():
     candidate, baseline = graded([1, 1, 0, 1] * 5), graded([0, 1, 0, 1] * 5)
-    forth = paired(F1(), candidate, baseline, ["no", "yes"], seed=1)
-    assert forth == paired(F1(), candidate, baseline[::-1], ["no", "yes"], seed=1)
+    examples = asked(candidate)
+    forth = paired(F1(), candidate, baseline, examples, seed=1)
+    assert forth == paired(F1(), candidate, baseline[::-1], examples, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -169,30 +189,56 @@ def test_the_order_of_the_baseline_changes_nothing():
     ],
 )
 def test_a_difference_that_never_varies_is_not_taken_for_certain(candidate, baseline, n, expected):
-    found = paired(Accuracy(), graded([candidate] * n), graded([baseline] * n), ["no", "yes"], seed=1)
+    found = compared(Accuracy(), graded([candidate] * n), graded([baseline] * n))
     assert found.interval == pytest.approx(expected, abs=1e-5)
 
 
 def test_other_examples_cannot_be_paired():
     with pytest.raises(ValueError, match=r"^2 examples were predicted by one model only, such as '0'$"):
-        paired(Accuracy(), graded([1]), graded([1], prefix="b"), ["yes"], seed=1)
+        compared(Accuracy(), graded([1]), graded([1], prefix="b"))
 
 
 def test_an_example_predicted_twice_cannot_be_paired():
     with pytest.raises(ValueError, match=r"^an example was predicted twice: each id may occur once in each list$"):
-        paired(Accuracy(), graded([1]) * 2, graded([1]), ["yes"], seed=1)
+        compared(Accuracy(), graded([1]) * 2, graded([1]))
 
 
 def test_totals_are_weighted_sums():
     answers = graded([1, 0, 1])
     answers[2].weight = 2.5
-    assert totals(Accuracy(), answers, []).tolist() == [4.5, 3.5]
+    assert totals(Accuracy(), answers, asked(answers)) == {"n": 4.5, "score": 3.5}
 
 
-def test_labels_are_the_sorted_targets_and_outputs_of_all_lists():
-    first = [Prediction(id="1", task="t", output="c", target="a")]
-    second = [Prediction(id="1", task="t", output="b", target="a"), Prediction(id="2", task="t", output="b")]
-    assert label_set(first, second) == ["a", "b", "c"]
+class Longer(Metric):
+    """By how many characters outputs are longer than what was read; judged by the example, better when lower."""
+
+    unit = "characters"
+    higher_is_better = False
+
+    def per_example(self, prediction, example):
+        return {"n": 1.0, "characters": len(str(prediction.output)) - len(example.input["text"])}
+
+    def combine(self, sums):
+        return sums["characters"] / sums["n"]
+
+
+def test_a_metric_may_read_the_example_that_was_asked():
+    answers = written(10, "", output=lambda i: "a" * 4)  # inputs have 0 to 4 characters
+    found = estimated(Longer(), answers)
+    assert found.estimate == 2.0
+    assert 0 < found.interval[0] < 2.0 < found.interval[1] < 4
+
+
+def test_a_gain_is_a_gain_for_a_metric_that_is_better_when_lower():
+    long, short = (written(20, "", output=lambda i, n=n: "a" * (n + i % 3)) for n in (5, 2))
+    assert compared(Longer(), short, long).estimate == pytest.approx(3.0)
+    assert compared(Longer(), long, short).estimate == pytest.approx(-3.0)
+
+
+def test_a_difference_without_bounds_that_never_varies_has_no_interval():
+    long, short = (written(20, "", output=lambda i, n=n: "a" * n) for n in (5, 2))
+    found = compared(Longer(), short, long)
+    assert (found.estimate, found.interval) == (pytest.approx(3.0), None)
 
 
 def test_many_draws_of_many_alike_rows_take_little_memory():
@@ -206,9 +252,10 @@ def test_many_draws_of_many_alike_rows_take_little_memory():
 
 
 def test_many_draws_of_unlike_rows_take_little_memory():
-    answers = [Prediction(id=str(i), task="t", output="a" * i, target="a" * 3000) for i in range(3000)]
+    answers = written(3000, "a" * 3000)
+    examples = asked(answers)
     tracemalloc.start()
-    found = estimate(EditSimilarity(), answers, [], seed=1, draws=4000)
+    found = estimate(EditSimilarity(), answers, examples, seed=1, draws=4000)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.interval is not None

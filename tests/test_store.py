@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from limits import files_of_at_most
 
+from luthier.choice import Settings
 from luthier.errors import MachineError, UserError
 from luthier.store import Artifact, Out, Store, stage
 
@@ -56,6 +57,32 @@ def test_editing_the_source_or_the_config_changes_every_artifact_after_it(store:
 
     assert len({chain("abc", "!"), chain("abd", "!"), chain("abc", ".")}) == 3
     assert chain("abc", "!") == chain("abc", "!")
+
+
+class Suffixed(Settings):
+    """What the stage `suffixed` is told; how loud it is changes none of its bytes."""
+
+    unkeyed = {"quiet": True, "inner": {"quiet"}}
+    suffix: str
+    quiet: bool = False
+    inner: dict[str, Any] = {}
+
+
+@stage(version=1)
+def suffixed(config: Suffixed, out: Out, source: Artifact) -> dict[str, Any]:
+    """As `copy`, told by settings."""
+    return copy({"suffix": config.suffix}, out, source)
+
+
+def test_a_setting_that_changes_no_byte_makes_nothing_anew(store: Store, tmp_path: Path) -> None:
+    def made(**settings: Any) -> Artifact:
+        return store.do(suffixed, Suffixed(**settings), source=source(store, tmp_path))
+
+    first = made(suffix="!", inner={"a": 1})
+    assert made(suffix="!", quiet=True, inner={"a": 1, "quiet": True}).id == first.id
+    assert CALLS == ["copy"]
+    assert len({first.id, made(suffix="?", inner={"a": 1}).id, made(suffix="!", inner={"a": 2}).id}) == 3
+    assert first.manifest["config"] == {"suffix": "!", "inner": {"a": 1}}
 
 
 def test_fresh_does_each_stage_once_more_and_gives_the_same_content(store: Store, tmp_path: Path) -> None:

@@ -54,30 +54,57 @@ def build(folder: Path, shape: str, dropout: float = 0.0) -> Path:
         Qwen2Config,
         Qwen3Config,
         T5Config,
-    )  # fmt: skip
+    )
 
     common = {"vocab_size": sizes(), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     shapes: dict[str, tuple[Any, Any, str]] = {
-        "llama": (AutoModelForCausalLM, LlamaConfig(**common, **small, num_key_value_heads=2, tie_word_embeddings=True), "decoder"),
-        "gemma3": (AutoModelForCausalLM, Gemma3TextConfig(**common, **small, num_key_value_heads=1, head_dim=8, sliding_window=64), "decoder"),
+        "llama": (
+            AutoModelForCausalLM,
+            LlamaConfig(**common, **small, num_key_value_heads=2, tie_word_embeddings=True),
+            "decoder",
+        ),
+        "gemma3": (
+            AutoModelForCausalLM,
+            Gemma3TextConfig(**common, **small, num_key_value_heads=1, head_dim=8, sliding_window=64),
+            "decoder",
+        ),
         "gpt2": (
             AutoModelForCausalLM,
-            GPT2Config(**common, n_embd=32, n_layer=2, n_head=4, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout),
+            GPT2Config(
+                **common, n_embd=32, n_layer=2, n_head=4, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout
+            ),
             "decoder",
         ),
         "gemma": (AutoModelForCausalLM, GemmaConfig(**common, **small, num_key_value_heads=1, head_dim=8), "decoder"),
-        "mistral": (AutoModelForCausalLM, MistralConfig(**common, **small, num_key_value_heads=2, sliding_window=None), "decoder"),
+        "mistral": (
+            AutoModelForCausalLM,
+            MistralConfig(**common, **small, num_key_value_heads=2, sliding_window=None),
+            "decoder",
+        ),
         "qwen2": (AutoModelForCausalLM, Qwen2Config(**common, **small, num_key_value_heads=2), "decoder"),
         "qwen3": (AutoModelForCausalLM, Qwen3Config(**common, **small, num_key_value_heads=2, head_dim=8), "decoder"),
-        "bert": (AutoModelForMaskedLM, BertConfig(**common, **small, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout), "encoder"),
+        "bert": (
+            AutoModelForMaskedLM,
+            BertConfig(**common, **small, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout),
+            "encoder",
+        ),
         "mpnet": (AutoModelForMaskedLM, MPNetConfig(**common, **small), "encoder"),
         "t5": (
             AutoModelForSeq2SeqLM,
-            T5Config(**common, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, dropout_rate=dropout),
+            T5Config(
+                **common,
+                d_model=32,
+                d_kv=8,
+                d_ff=64,
+                num_layers=2,
+                num_heads=4,
+                decoder_start_token_id=0,
+                dropout_rate=dropout,
+            ),
             "encoder-decoder",
         ),
-    }  # fmt: skip
+    }
     auto, config, kind = shapes[shape]
     with torch.random.fork_rng():
         torch.manual_seed(1)

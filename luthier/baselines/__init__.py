@@ -1,14 +1,17 @@
-"""Baselines: what a result must be compared with, predicted over the very same examples."""
+"""Baselines: what a result must be compared with, answering the very same examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from luthier.choice import Choice
-from luthier.seams import Example, Prediction
+from luthier.seams import Answered, Example
+
+if TYPE_CHECKING:
+    from luthier.engines import Session
 
 
 @dataclass(slots=True)
@@ -17,7 +20,7 @@ class Setting:
 
     base: Path  # folder of the untuned base model
     task: Any  # the recipe's task Choice
-    engine: Any  # the engine that predicts
+    session: Callable[[], Session]  # opens the untuned base as the model is opened: same engine, precision, stop rules
     seed: int
     device: str
     precision: str  # of the model that the rival is compared with
@@ -29,18 +32,11 @@ class Baseline(Choice):
     """A simple rival."""
 
     family: ClassVar[str] = "baselines"
-    tasks: ClassVar[tuple[str, ...]] = ()  # task kinds it is made for; empty means all
+    answers: ClassVar[tuple[str, ...]] = ()  # kinds of Answer it can give; empty means all
+    needs_cells: ClassVar[bool] = False  # whether examples must be about table cells
 
-    def predict(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
-        """One prediction for each of `examples`, in order, having seen `train` and no target of `examples`."""
+    def predict(
+        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> Iterator[tuple[Example, Answered]]:
+        """Answers to `examples`, or to a sample of them, having seen `train` and no target of `examples`."""
         raise NotImplementedError
-
-
-def answered(
-    example: Example, output: str, confidence: float = 1.0, candidates: list[tuple[str, float]] | None = None
-) -> Prediction:
-    """A prediction of `example` that carries over what scoring needs."""
-    return Prediction(
-        id=example.id, task=example.task, output=output, confidence=confidence, candidates=candidates or [],
-        target=example.answer(), slices=dict(example.slices), weight=example.weight, entity=example.entity,
-    )  # fmt: skip

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from luthier.baselines import Baseline, Setting, answered
-from luthier.seams import Example, Prediction
+from luthier.baselines import Baseline, Setting
+from luthier.seams import Answered, Example, Text
 
 
 class Identity(Baseline):
     """The messy value, unchanged."""
 
-    tasks: ClassVar[tuple[str, ...]] = ("standardize",)
+    answers: ClassVar[tuple[str, ...]] = ("text",)
+    needs_cells: ClassVar[bool] = True
 
-    def predict(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
-        return [answered(example, str(example.input["fields"]["value"])) for example in examples]
+    def predict(
+        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> Iterator[tuple[Example, Answered]]:
+        return ((example, Answered(Text(setting.task.cell(example).value))) for example in examples)

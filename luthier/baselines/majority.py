@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from luthier.baselines import Baseline, Setting, answered
-from luthier.seams import Example, Prediction
+from luthier.baselines import Baseline, Setting
+from luthier.seams import Answer, Answered, Example
 
 
 class Majority(Baseline):
     """Always the commonest training answer."""
 
-    def predict(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
-        counts: dict[str, Counter[str]] = {}
+    def predict(
+        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> Iterator[tuple[Example, Answered]]:
+        counts: dict[str, Counter[Answer]] = {}
         for example in train:
-            counts.setdefault(example.slices.get("column", ""), Counter())[str(example.answer())] += 1
-        best = {}
-        for column, answers in counts.items():
-            answer, n = min(answers.items(), key=lambda pair: (-pair[1], pair[0]))
-            best[column] = (answer, n / answers.total())
-        return [answered(example, *best.get(example.slices.get("column", ""), ("", 0.0))) for example in examples]
+            if example.target is not None:
+                counts.setdefault(column_of(example), Counter())[example.target] += 1
+        if not counts:
+            return iter(())  # nothing was learned, so nothing is said
+        best = {column: commonest(answers) for column, answers in counts.items()}
+        overall = commonest(sum(counts.values(), Counter()))
+        return ((example, best.get(column_of(example), overall)) for example in examples)
+
+
+def column_of(example: Example) -> str:
+    """The column that an example is about, where there are several."""
+    return example.slices.get("column", "")
+
+
+def commonest(answers: Counter[Answer]) -> Answered:
+    """The commonest answer, the first in order of its text among equals, and its share."""
+    answer, n = min(answers.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    return Answered(answer, n / answers.total())

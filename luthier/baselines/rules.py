@@ -4,46 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from functools import cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from luthier.baselines import Baseline, Setting, answered
-from luthier.seams import Example, Prediction
+from luthier.baselines import Baseline, Setting
+from luthier.seams import Answered, Example, Text
 
-Rule = Callable[
-    [str, str], str | None
-]  # (value, ISO country or "") -> canonical value, or None where it does not apply
+if TYPE_CHECKING:
+    from luthier.tasks import Cell
+
+# (value, ISO country or "") -> canonical value, or None where it does not apply
+Rule = Callable[[str, str], str | None]
 
 
 class Rules(Baseline):
     """For each column, the rule that is right most often on the training split; where it fails, the value as it is."""
 
-    tasks: ClassVar[tuple[str, ...]] = ("standardize",)
+    answers: ClassVar[tuple[str, ...]] = ("text",)
+    needs_cells: ClassVar[bool] = True
 
-    def predict(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
-        columns = sorted({str(e.input["fields"]["column"]) for e in [*train, *examples]})
-        chosen = {column: best_rule([e for e in train if e.input["fields"]["column"] == column]) for column in columns}
-        found = []
+    def predict(
+        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> Iterator[tuple[Example, Answered]]:
+        learned: dict[str, list[tuple[Cell, str]]] = {}
+        for example in train:
+            cell = setting.task.cell(example)
+            learned.setdefault(cell.column, []).append((cell, str(example.target)))
+        chosen = {column: best_rule(pairs) for column, pairs in learned.items()}
         for example in examples:
-            rule, share = chosen[example.input["fields"]["column"]]
-            found.append(answered(example, applied(rule, example), share))
-        return found
+            cell = setting.task.cell(example)
+            rule, share = chosen.get(cell.column, (unchanged, 0.0))
+            yield example, Answered(Text(applied(rule, cell)), share)
 
 
-def best_rule(train: Sequence[Example]) -> tuple[Rule, float]:
-    """The rule that answers most training examples rightly, and the share of them."""
-    scored = [(sum(applied(rule, e) == e.answer() for e in train), rule) for rule in RULES]
+def best_rule(pairs: Sequence[tuple[Cell, str]]) -> tuple[Rule, float]:
+    """The rule that answers most cells rightly, and the share of them."""
+    scored = [(sum(applied(rule, cell) == answer for cell, answer in pairs), rule) for rule in RULES]
     right, rule = max(scored, key=lambda pair: pair[0])
-    return rule, right / max(1, len(train))
+    return rule, right / len(pairs)
 
 
-def applied(rule: Rule, example: Example) -> str:
+def applied(rule: Rule, cell: Cell) -> str:
     """A rule's answer, or the value without its outer blanks."""
-    fields = example.input["fields"]
-    value = " ".join(str(fields["value"]).split())
-    country = next((str(v) for v in fields["context"].values() if re.fullmatch(r"[A-Z]{2}", str(v))), "")
+    value = " ".join(cell.value.split())
+    country = next((str(v) for v in cell.context.values() if re.fullmatch(r"[A-Z]{2}", str(v))), "")
     answer = rule(value, country)
     return value if answer is None else answer
 
@@ -200,15 +206,33 @@ def locale_of(country: str) -> str:
 
 CURRENCIES_OF = date(2025, 1, 1)  # a fixed day: what the rules say must not change with the calendar
 MULTIPLES = {
-    1_000: {"k", "tsd", "thousand", "mil", "tys", "t"}, 1_000_000: {"m", "mio", "mn", "mln", "million", "millions", "mill"},
+    1_000: {"k", "tsd", "thousand", "mil", "tys", "t"},
+    1_000_000: {"m", "mio", "mn", "mln", "million", "millions", "mill"},
     1_000_000_000: {"bn", "mrd", "md", "mld", "billion"},
-}  # fmt: skip
+}
 LEGAL_FORMS = {
-    "GmbH": r"(?:ges\.?|gesellschaft) ?m\.?b\.?h\.?|g\.?m\.?b\.?h\.?", "AG": r"a\.?g\.?", "KG": r"k\.?g\.?", "SARL": r"s\.?a\.?r\.?l\.?", "SAS": r"s\.?a\.?s\.?",
-    "Ltda": r"ltda\.?", "Ltd": r"ltd\.?|limited", "PLC": r"p\.?l\.?c\.?", "LLC": r"l\.?l\.?c\.?", "Inc": r"inc\.?|incorporated",
-    "Corp": r"corp\.?|corporation", "Srl": r"s\.?r\.?l\.?", "SpA": r"s\.?p\.?a\.?", "Sp. z o.o.": r"sp\. ?z ?o\.? ?o\.?",
-    "SL": r"s\.?l\.?", "SA": r"s\.?/?a\.?", "AB": r"ab|aktiebolag", "ApS": r"aps", "A/S": r"a/s", "BV": r"b\.?v\.?", "NV": r"n\.?v\.?",
+    "GmbH": r"(?:ges\.?|gesellschaft) ?m\.?b\.?h\.?|g\.?m\.?b\.?h\.?",
+    "AG": r"a\.?g\.?",
+    "KG": r"k\.?g\.?",
+    "SARL": r"s\.?a\.?r\.?l\.?",
+    "SAS": r"s\.?a\.?s\.?",
+    "Ltda": r"ltda\.?",
+    "Ltd": r"ltd\.?|limited",
+    "PLC": r"p\.?l\.?c\.?",
+    "LLC": r"l\.?l\.?c\.?",
+    "Inc": r"inc\.?|incorporated",
+    "Corp": r"corp\.?|corporation",
+    "Srl": r"s\.?r\.?l\.?",
+    "SpA": r"s\.?p\.?a\.?",
+    "Sp. z o.o.": r"sp\. ?z ?o\.? ?o\.?",
+    "SL": r"s\.?l\.?",
+    "SA": r"s\.?/?a\.?",
+    "AB": r"ab|aktiebolag",
+    "ApS": r"aps",
+    "A/S": r"a/s",
+    "BV": r"b\.?v\.?",
+    "NV": r"n\.?v\.?",
     "KK": r"k\.?k\.?|株式会社",
-}  # fmt: skip
+}
 
 RULES: tuple[Rule, ...] = (unchanged, iso_date, e164, amount, number, company, country_code)

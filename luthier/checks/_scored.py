@@ -1,29 +1,60 @@
-"""What checks on predictions share: finding the metric or baseline that a check names, and citing its evidence."""
+"""What checks on predictions share: finding the metric or baseline that a check names, bounds, and citing evidence."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
-from luthier.checks import Evidence
+from pydantic import Field
+
+from luthier.checks import Check, Evidence
 from luthier.errors import UserError
 from luthier.metrics import Metric
 
 WHERE = "gate.checks"
 
 
+class Bounded(Check):
+    """A check that a metric reaches a value: a floor, or a ceiling for a metric that is better when lower."""
+
+    metric: str
+    """Name of a scored metric, such as `exact_match`."""
+    at_least: float | None = Field(default=None, allow_inf_nan=False)
+    """The floor, in the metric's unit (a share is 0..1), for a metric that is better when higher."""
+    at_most: float | None = Field(default=None, allow_inf_nan=False)
+    """The ceiling, in the metric's unit, for a metric that is better when lower."""
+
+    def misfit(self, metric: Metric) -> str:
+        """Why the bound does not suit the metric, or nothing; told when the recipe is loaded."""
+        right, wrong = ("at_least", "at_most") if metric.higher_is_better else ("at_most", "at_least")
+        direction = "higher" if metric.higher_is_better else "lower"
+        if getattr(self, wrong) is not None:
+            return f"{self.metric} is better when {direction}; write {right}, not {wrong}"
+        if getattr(self, right) is None:
+            return f"needs {right}, the worst value of {self.metric} that may pass"
+        if metric.unit == "share" and not 0 <= self.bound <= 1:
+            return f"{right} {self.bound:g} is no share; write a number from 0 to 1"
+        return ""
+
+    @property
+    def bound(self) -> float:
+        """The value to reach."""
+        return self.at_least if self.at_least is not None else self.at_most or 0.0
+
+    def misses(self, value: float) -> bool:
+        """Whether a value misses the bound by more than rounding."""
+        return below(value, self.bound) if self.at_least is not None else below(-value, -self.bound)
+
+    def named(self) -> str:
+        """`exact_match >= 0.9`."""
+        return f"{self.metric} {'>=' if self.at_least is not None else '<='} {self.bound:g}"
+
+
 def metric_of(evidence: Evidence, name: str) -> Metric:
-    """The scored metric of that name, where a higher value is better."""
+    """The scored metric of that name."""
     if name not in evidence.metrics:
         raise UserError(f"no metric '{name}' was scored", where=WHERE, hint=known(evidence.metrics))
-    metric = evidence.metrics[name]
-    if not metric.higher_is_better:
-        raise UserError(
-            f"metric '{name}' is better when lower, which this check cannot judge",
-            where=WHERE,
-            hint="use another metric",
-        )
-    return metric
+    return evidence.metrics[name]
 
 
 def known(names: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field
 from luthier.checks import Check, Evidence, described, within
 from luthier.checks._scored import WHERE, below, cited, defined, known, metric_of
 from luthier.errors import UserError
+from luthier.metrics import Metric
 from luthier.seams import Verdict
 
 if TYPE_CHECKING:
@@ -23,14 +24,20 @@ class BetterThan(Check):
 
     baseline: str
     """Name of a scored baseline, such as `untuned`."""
-    by: float = Field(default=0.0, ge=0, le=1)
-    """Smallest gain, as a difference of shares, 0..1 (0.05 is five percentage points)."""
+    by: float = Field(default=0.0, ge=0)
+    """Smallest gain in the metric's unit, 0 or more (of a share, 0.05 is five percentage points)."""
     metric: str = ""
     """Name of a scored metric; left empty, the first one."""
 
+    def misfit(self, metric: Metric) -> str:
+        """A gain in shares is at most 1."""
+        return (
+            f"by {self.by:g} is no share; write a number from 0 to 1" if metric.unit == "share" and self.by > 1 else ""
+        )
+
     def judge(self, evidence: Evidence) -> Verdict:
         """The verdict over the predictions that `where` selects; a gain whose interval holds 0 is not shown."""
-        from luthier.resample import label_set, paired
+        from luthier.resample import paired
 
         if self.baseline not in evidence.baselines:
             raise UserError(f"no baseline '{self.baseline}' was scored", where=WHERE, hint=known(evidence.baselines))
@@ -39,10 +46,12 @@ class BetterThan(Check):
         baseline = within(evidence.baselines[self.baseline], self.where)
         asked = {prediction.id for prediction in baseline}  # a rival may have answered a sample of the rows
         candidate = [p for p in within(evidence.candidate, self.where) if p.id in asked]
-        found = paired(metric, candidate, baseline, label_set(candidate, baseline), evidence.seed)
+        found = paired(metric, candidate, baseline, evidence.examples, evidence.seed)
         outcome, note = self._outcome(found)
         return Verdict(
-            check=f"{name} above {self.baseline}" + (f" by {self.by:g}" if self.by else "") + described(self.where),
+            check=f"{name} {'above' if metric.higher_is_better else 'below'} {self.baseline}"
+            + (f" by {self.by:g}" if self.by else "")
+            + described(self.where),
             outcome=outcome,
             estimate=defined(found.estimate),
             interval=found.interval,
@@ -59,8 +68,10 @@ class BetterThan(Check):
             return "not enough data", "the difference is undefined on these predictions"
         if below(found.estimate, self.by):
             return "failed", ""
-        if found.interval is None or found.entities < FEWEST_ENTITIES:
+        if found.entities < FEWEST_ENTITIES:
             return "not enough data", f"{found.entities} entities; {FEWEST_ENTITIES} are needed"
+        if found.interval is None:
+            return "not enough data", f"no interval can be given for {found.entities} entities"
         if found.interval[0] <= 0:
             return "not enough data", "the interval of the difference includes 0"
         return "passed", ""

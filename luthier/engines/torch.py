@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from luthier.encoding import asked
-from luthier.engines import Engine
-from luthier.model import classify, generate
-from luthier.seams import Example, Prediction
+from luthier.encoding import Reading, asked, read_whole, written_prompts
+from luthier.engines import Engine, Request, Said, Session, Tell, untold
+from luthier.generate import Written, generate, scores
+from luthier.model import ABOUT, architecture_of, load, load_trained, writing_head
 
 if TYPE_CHECKING:
-    from luthier.model import Loaded
-    from luthier.tasks import Task
+    from luthier.model import Model
 
 
 class Torch(Engine):
@@ -23,49 +23,93 @@ class Torch(Engine):
 
     batch_size: int = Field(32, ge=1)
     """Prompts answered at once."""
-    max_new_tokens: int = Field(48, ge=1)
-    """Longest answer in tokens; an answer that reaches it without an end token is marked by a confidence of 0."""
 
-    def predict(
-        self, loaded: Loaded, task: Task, examples: Sequence[Example], max_length: int,
-        tell: Callable[[int, int], None] = lambda done, total: None,
-    ) -> list[Prediction]:  # fmt: skip
-        prompts = [tuple(asked(task.prompt(e), loaded.tokenizer, loaded.architecture, max_length)) for e in examples]
-        distinct = list(dict.fromkeys(prompts))  # tables repeat themselves: each distinct prompt is answered once
-        texts = [list(prompt) for prompt in distinct]
-        answers: list[tuple[str, float, list[tuple[str, float]]]] = []
-        if not texts:
-            return []
-        if loaded.purpose == "label":
-            for row in classify(
-                loaded, texts, batch=self.batch_size, tell=lambda done: tell(done, len(texts))
-            ).tolist():
-                ranked = sorted(zip(loaded.labels, row, strict=True), key=lambda pair: -pair[1])[:5]
-                answers.append((ranked[0][0], ranked[0][1], [(label, round(p, 6)) for label, p in ranked]))
+    def open(self, folder: Path, base: Path | None, *, device: str, precision: str, max_length: int) -> Session:
+        if (folder / ABOUT).exists():
+            model = load_trained(folder, base, device=device, precision=precision)
         else:
-            for written in generate(
-                loaded, texts, max_new_tokens=self.max_new_tokens, stop=stop_tokens(loaded), batch=self.batch_size,
-                tell=lambda done: tell(done, len(texts)),
-            ):  # fmt: skip
-                text = task.parse(loaded.tokenizer.decode(written.tokens, skip_special_tokens=True))
-                sure = math.exp(sum(written.logprobs) / len(written.logprobs)) if written.finished else 0.0
-                answers.append((text, sure, [(text, round(sure, 6))]))
-        found = dict(zip(distinct, answers, strict=True))
-        return [
-            Prediction(
-                id=example.id, task=example.task, output=found[prompt][0], confidence=round(found[prompt][1], 6),
-                candidates=found[prompt][2], target=example.answer(), slices=dict(example.slices),
-                weight=example.weight, entity=example.entity,
+            model = load(folder, writing_head(architecture_of(folder), folder), device=device, precision=precision)
+        return TorchSession(model, max_length, self.max_new_tokens, self.batch_size)
+
+
+class TorchSession(Session):
+    """A model in memory that answers; also what training evaluates with."""
+
+    def __init__(
+        self, model: Model, max_length: int, max_new_tokens: int, batch_size: int, *, remember: bool = False
+    ) -> None:
+        self.remembered: dict[str, list[int]] | None = {} if remember else None  # tokens, where the same is asked again
+        self.model, self.max_new_tokens, self.batch_size = model, max_new_tokens, batch_size
+        self.labels = model.labels
+        self.reading = Reading(model.tokenizer, model.architecture, model.labels, max_length)
+
+    def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
+        if not self.model.head.writes:
+            texts = self._tokens(requests)
+            found = scores(self.model, texts, batch=self.batch_size, tell=lambda done: tell(done, len(texts)))
+            return [Said(scores=row) for row in found.tolist()]
+        said: dict[int, Said] = {}
+        for before, stop in dict.fromkeys((request.before, request.stop) for request in requests):
+            chosen = [n for n, request in enumerate(requests) if (request.before, request.stop) == (before, stop)]
+            done = len(said)
+            written = self._written(
+                [requests[n] for n in chosen], before, stop, lambda more, done=done: tell(done + more, len(requests))
             )
-            for example, prompt in zip(examples, prompts, strict=True)
-        ]  # fmt: skip
+            said |= zip(chosen, (self._said(each, stop) for each in written), strict=True)
+        return [said[n] for n in range(len(requests))]
+
+    def _written(self, requests: Sequence[Request], before: str, stop: str, tell: object) -> list[Written]:
+        tokenizer = self.model.tokenizer
+        prefix: list[int] = []
+        texts = self._tokens(requests)
+        if before:
+            prefix = written_prompts([before], self.reading)[0]
+            if self.model.architecture == "encoder-decoder" and prefix[-1:] == [tokenizer.eos_token_id]:
+                prefix = prefix[:-1]
+            elif self.model.architecture == "decoder" and tokenizer.bos_token_id is not None:
+                texts = [ids[1:] for ids in texts]  # the prefix begins with it
+        return generate(
+            self.model,
+            texts,
+            max_new_tokens=self.max_new_tokens,
+            stop=stop_tokens(self.model) | (tokens_with(stop, tokenizer) if stop else set()),
+            batch=self.batch_size,
+            prefix=prefix,
+            tell=tell,  # type: ignore[arg-type]
+        )
+
+    def _tokens(self, requests: Sequence[Request]) -> list[list[int]]:
+        """The tokens of each prompt, cut to fit."""
+        known = self.remembered if self.remembered is not None else {}
+        new = {request.key(): request.prompt for request in requests if request.key() not in known}
+        if self.model.head.writes:
+            known |= zip(new, asked(list(new.values()), self.reading), strict=True)
+        else:
+            whole = read_whole([str(prompt) for prompt in new.values()], self.reading)
+            known |= zip(new, (ids for ids, _ in whole), strict=True)
+        return [known[request.key()] for request in requests]
+
+    def _said(self, written: Written, stop: str) -> Said:
+        tokens = written.tokens
+        if stop and written.ended_by is not None and written.ended_by not in stop_tokens(self.model):
+            tokens = [*tokens, written.ended_by]  # it may hold the end of the answer before the text that stops
+        text = self.model.tokenizer.decode(tokens, skip_special_tokens=True)
+        sure = math.exp(sum(written.logprobs) / len(written.logprobs)) if written.finished else 0.0
+        return Said(text=text.split(stop)[0] if stop else text, confidence=sure, finished=written.finished)
 
 
-def stop_tokens(loaded: Loaded) -> set[int]:
+def stop_tokens(model: Model) -> set[int]:
     """Tokens that end an answer: the tokenizer's end token and those of the model's generation settings."""
-    stop = {loaded.tokenizer.eos_token_id}
-    settings = loaded.model.generation_config
+    stop = {model.tokenizer.eos_token_id}
+    settings = model.bare.generation_config
     named = settings.eos_token_id if settings is not None else None
     if named is not None:
         stop |= set(named if isinstance(named, list) else [named])
     return {token for token in stop if token is not None}
+
+
+def tokens_with(text: str, tokenizer: object) -> set[int]:
+    """Tokens whose text holds this one."""
+    vocabulary = range(len(tokenizer))  # type: ignore[arg-type]
+    words = tokenizer.batch_decode([[token] for token in vocabulary])  # type: ignore[attr-defined]
+    return {token for token, word in zip(vocabulary, words, strict=True) if text in word}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from luthier.metrics import Metric
-from luthier.seams import Prediction
+from luthier.metrics import Metric, Statistics
+from luthier.seams import Answer, Example, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,26 +15,24 @@ if TYPE_CHECKING:
 class Mean(Metric):
     """A metric that is the weighted mean of a score from 0 to 1."""
 
-    def score(self, output: str, target: str) -> float:
+    def score(self, output: Answer, target: Answer) -> float:
         """How good one output is, 0..1."""
         raise NotImplementedError
 
-    def per_example(self, prediction: Prediction, labels: list[str]) -> np.ndarray:
-        """One, and the score: (2,)."""
-        import numpy as np
+    def per_example(self, prediction: Prediction, example: Example) -> Statistics:
+        """One, and the score."""
+        return {"n": 1.0, "score": self.score(prediction.output, target_of(prediction))}
 
-        return np.array([1.0, self.score(prediction.output, target_of(prediction))])
-
-    def combine(self, sums: np.ndarray, labels: list[str]) -> np.ndarray:
+    def combine(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
         """Sum of scores over sum of weights; nan where no weight was drawn."""
         import numpy as np
 
-        weights, scores = sums[..., 0], sums[..., 1]
+        weights, scores = sums["n"], sums["score"]
         share: np.ndarray = np.divide(scores, weights, out=np.full(weights.shape, np.nan), where=weights > 0)
         return share
 
 
-def target_of(prediction: Prediction) -> str:
+def target_of(prediction: Prediction) -> Answer:
     """The target of a prediction; ValueError where it has none, since nothing can then be scored."""
     if prediction.target is None:
         raise ValueError(f"prediction '{prediction.id}' has no target, so it cannot be scored")

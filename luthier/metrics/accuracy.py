@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from luthier.metrics._mean import Mean
+from luthier.seams import Answer
 
 
 class Accuracy(Mean):
     """Share of predicted labels that are the target, compared strictly."""
 
-    def score(self, output: str, target: str) -> float:
+    judges: ClassVar[frozenset[str]] = frozenset({"label", "text"})
+
+    def score(self, output: Answer, target: Answer) -> float:
         """1 where the labels are the same text, else 0."""
-        return float(output == target)
+        return float(str(output) == str(target))

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from luthier.metrics import Metric
+from luthier.metrics import Metric, Statistics
 from luthier.metrics._mean import target_of
-from luthier.seams import Prediction
+from luthier.seams import Example, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
 
+HIT, EXTRA, MISSED = "hit ", "extra ", "missed "
+
 
 class F1(Metric):
     """F1 of a classification; a figure with nothing to divide by is 0, as in scikit-learn's `zero_division=0`."""
+
+    judges: ClassVar[frozenset[str]] = frozenset({"label", "text"})
 
     average: Literal["macro", "micro"] = "macro"
     """`macro`: plain mean over the labels that occur among the targets, so rare labels count as much as common ones
     (in a draw of the bootstrap: the labels that occur in that draw); `micro`: over all decisions together, which is
     accuracy where each example has one label."""
 
-    def per_example(self, prediction: Prediction, labels: list[str]) -> np.ndarray:
-        """True positives, false positives and false negatives of each label: (3 * labels,)."""
-        import numpy as np
+    def per_example(self, prediction: Prediction, example: Example) -> Statistics:
+        """A true positive of one label, or a false positive of one and a false negative of another."""
+        said, right = str(prediction.output), str(target_of(prediction))
+        return {HIT + right: 1.0} if said == right else {EXTRA + said: 1.0, MISSED + right: 1.0}
 
-        counts = np.zeros((3, len(labels)))
-        said, right = _index(prediction.output, labels), _index(target_of(prediction), labels)
-        if said == right:
-            counts[0, right] = 1.0
-        else:
-            counts[1, said] = counts[2, right] = 1.0
-        return counts.ravel()
-
-    def combine(self, sums: np.ndarray, labels: list[str]) -> np.ndarray:
+    def combine(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
         """F1 from summed counts; nan where no label occurs among the targets."""
         import numpy as np
 
-        hits, extra, missed = _counts(sums, labels)
+        _, hits, extra, missed = _counts(sums)
         if self.average == "micro":
             hits, extra, missed = (part.sum(axis=-1, keepdims=True) for part in (hits, extra, missed))
         occurs = hits + missed > 0
@@ -46,9 +43,9 @@ class F1(Metric):
         mean: np.ndarray = np.divide(total, n_labels, out=np.full(total.shape, np.nan), where=n_labels > 0)
         return mean
 
-    def details(self, sums: np.ndarray, labels: list[str]) -> dict[str, float]:
+    def details(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`precision of X`, `recall of X` and `f1 of X` for each label X that occurs among the targets."""
-        hits, extra, missed = _counts(sums, labels)
+        labels, hits, extra, missed = _counts(sums)
         figures = {
             "precision": _ratio(hits, hits + extra),
             "recall": _ratio(hits, hits + missed),
@@ -58,18 +55,15 @@ class F1(Metric):
         return {f"{name} of {labels[index]}": float(figures[name][index]) for index in occurring for name in figures}
 
 
-def _index(label: str, labels: list[str]) -> int:
-    """Where a label stands among the sorted labels."""
-    index = bisect_left(labels, label)
-    if index == len(labels) or labels[index] != label:
-        raise ValueError(f"label '{label}' is not among the labels that are compared")
-    return index
+def _counts(sums: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Sorted labels, and their true positives, false positives and false negatives: each (..., labels)."""
+    import numpy as np
 
-
-def _counts(sums: np.ndarray, labels: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True positives, false positives, false negatives: each (..., labels)."""
-    counts = sums.reshape(*sums.shape[:-1], 3, len(labels))
-    return counts[..., 0, :], counts[..., 1, :], counts[..., 2, :]
+    parts = (HIT, EXTRA, MISSED)
+    labels = sorted({name.removeprefix(part) for name in sums for part in parts if name.startswith(part)})
+    nothing = np.zeros(np.shape(next(iter(sums.values()))))
+    hits, extra, missed = (np.stack([sums.get(part + name, nothing) for name in labels], axis=-1) for part in parts)
+    return labels, hits, extra, missed
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

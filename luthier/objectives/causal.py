@@ -2,106 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from luthier.batching import Encoded
-from luthier.encoding import answer_ids, chat, prompt_ids, shortened
-from luthier.model import packs, padded, token_losses
-from luthier.objectives import Objective
-from luthier.seams import Example
+from luthier.encoding import Reading, answers, chat, shortened, written_prompts
+from luthier.losses import Needs, Outputs, at_positions, per_example
+from luthier.model import Head, packs, padded, writing_head
+from luthier.objectives import Fault, Objective
+from luthier.seams import Answered, Example
 
 if TYPE_CHECKING:
     import torch
 
-    from luthier.model import Loaded
+    from luthier.engines import Said
+    from luthier.model import Model
     from luthier.tasks import Task
 
 
 class Causal(Objective):
     """Write the answer and the end token."""
 
-    def encode(
-        self, example: Example, task: Task, tokenizer: Any, architecture: str, labels: Sequence[str], max_length: int
-    ) -> Encoded:
-        prompt = task.prompt(example)
-        answer = example.answer()
-        if isinstance(prompt, list):
-            return chat(prompt, answer, tokenizer, max_length, example.weight)
-        target = [] if answer is None else answer_ids(task.completion(answer), tokenizer)
-        if architecture == "encoder-decoder":
-            ids = tokenizer(prompt)["input_ids"]
-            room = max(max_length - len(target), 1)
-            return Encoded(ids=ids[:room], labels=target, cut_tokens=max(0, len(ids) - room), weight=example.weight)
-        ids = prompt_ids(prompt, tokenizer)
-        cut = max(0, len(ids) + len(target) - max_length)
-        if cut and len(target) < max_length - 1:
-            ids = shortened(ids, max_length - len(target))
-        return Encoded(
-            ids=ids + target,
-            supervised=[False] * len(ids) + [True] * len(target),
-            cut_tokens=cut,
-            weight=example.weight,
-        )
+    faults: ClassVar[dict[str, Fault]] = {
+        "no supervised token": Fault("{n} of {total} examples have no supervised token", "raise encode.max_length"),
+        "an answer that does not fit": Fault(
+            "{n} of {total} examples have an answer that does not fit", "raise encode.max_length"
+        ),
+        "an answer without end token": Fault(
+            "{n} of {total} examples have an answer without end token", "raise encode.max_length"
+        ),
+    }
 
-    def loss(self, loaded: Loaded, batch: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
+    def head(self, architecture: str, labels: Sequence[str]) -> Head:
+        return writing_head(architecture)  # type: ignore[arg-type]
+
+    def encode(self, examples: Sequence[Example], task: Task, reading: Reading) -> list[Encoded]:
+        prompts = [task.prompt(example) for example in examples]
+        asked = iter(written_prompts([prompt for prompt in prompts if isinstance(prompt, str)], reading))
+        wanted = iter(
+            answers(
+                [
+                    task.completion(e.target)
+                    for e, p in zip(examples, prompts, strict=True)
+                    if e.target and isinstance(p, str)
+                ],
+                reading,
+            )
+        )
+        found = []
+        for example, prompt in zip(examples, prompts, strict=True):
+            if isinstance(prompt, str):
+                target = next(wanted) if example.target else []
+                found.append(side_by_side(next(asked), target, example.weight, reading))
+            else:
+                answer = task.completion(example.target) if example.target else None
+                found.append(chat(prompt, answer, reading, example.weight))
+        return found
+
+    def audit(self, encoded: Encoded, example: Example, task: Task, reading: Reading) -> Iterator[str]:
+        supervised = list(encoded.targets) or [
+            token for token, carries in zip(encoded.ids, encoded.supervised, strict=True) if carries
+        ]
+        if not supervised:
+            yield "no supervised token"
+        elif encoded.cut_tokens and len(supervised) >= encoded.length - 1:
+            yield "an answer that does not fit"
+        elif reading.tokenizer.eos_token_id not in supervised and not isinstance(task.prompt(example), list):
+            yield "an answer without end token"
+
+    def pieces(self, encoded: Encoded, tokenizer: Any) -> list[tuple[str, bool]]:
+        written = [(tokenizer.decode([int(token)]), True) for token in encoded.targets]
+        return [*super().pieces(encoded, tokenizer), *written]
+
+    def outputs(self, model: Model, batch: Sequence[Encoded], needs: Needs) -> Outputs:
+        import numpy as np
         import torch
 
-        if loaded.architecture == "encoder-decoder":
-            return seq2seq_loss(loaded, batch)
-        inputs, starts = packed(batch, loaded) if packs(loaded) else in_rows(batch, loaded)
-        flat, rows = [], []
-        for row, (start, example) in enumerate(zip(starts, batch, strict=True)):
-            places = [place for place, carries in enumerate(example.supervised) if carries and place > 0]
-            flat += [start + place for place in places]
-            rows += [row] * len(places)
-        positions_S = torch.tensor(flat, device=loaded.device)
+        if model.architecture == "encoder-decoder":
+            return written_by_a_decoder(model, batch, needs)
+        inputs, starts = packed(batch, model) if packs(model) else in_rows(batch, model)
+        # the first token of an example is written by nothing before it
+        places = [np.flatnonzero(np.asarray(example.supervised)[1:]) + 1 for example in batch]
+        flat = np.concatenate([start + place for start, place in zip(starts, places, strict=True)])
+        rows = np.repeat(np.arange(len(batch)), [len(place) for place in places])
+        positions_S = torch.from_numpy(flat).to(model.device)
+        rows_S = torch.from_numpy(rows).to(model.device)
         wanted_S = inputs["input_ids"].reshape(-1)[positions_S]
-        losses_S = token_losses(loaded, positions_S - 1, wanted_S, **inputs)  # the token before writes this one
-        return per_example(losses_S, rows, batch, loaded.device), len(flat)
+        return at_positions(
+            model, positions_S - 1, wanted_S, rows_S, needs, **inputs
+        )  # the token before writes this one
+
+    def loss(self, outputs: Outputs, batch: Sequence[Encoded]) -> torch.Tensor:
+        import torch
+
+        losses_S = outputs.losses
+        if losses_S is None:
+            losses_S = torch.nn.functional.cross_entropy(outputs.logits, outputs.wanted, reduction="none")
+        return per_example(losses_S, outputs.rows, [example.weight for example in batch])
+
+    def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:
+        answer = task.parse(said.text, example)
+        return Answered(answer, said.confidence, [(answer, said.confidence)])
 
 
-def in_rows(batch: Sequence[Encoded], loaded: Loaded) -> tuple[dict[str, torch.Tensor], list[int]]:
+def side_by_side(prompt: list[int], target: list[int], weight: float, reading: Reading) -> Encoded:
+    """Prompt and answer as one example; the prompt is cut where both do not fit, as far as that helps."""
+    room = reading.max_length - len(target)
+    cut = max(0, len(prompt) - room)
+    if reading.architecture == "encoder-decoder":
+        return Encoded(shortened(prompt, max(room, 1), reading), (), target, (), len(target), cut, weight)
+    if cut and room > 1:
+        prompt = shortened(prompt, room, reading)
+    supervised = [False] * len(prompt) + [True] * len(target)
+    return Encoded([*prompt, *target], supervised, (), (), sum(supervised[1:]), cut, weight)
+
+
+def in_rows(batch: Sequence[Encoded], model: Model) -> tuple[dict[str, torch.Tensor], list[int]]:
     """Examples in rows (B, T), padded on the right, and where each begins in (B*T,)."""
-    ids_BT, mask_BT = padded([example.ids for example in batch], loaded)
+    ids_BT, mask_BT = padded([example.ids for example in batch], model)
     return {"input_ids": ids_BT, "attention_mask": mask_BT}, [row * ids_BT.shape[1] for row in range(len(batch))]
 
 
-def packed(batch: Sequence[Encoded], loaded: Loaded) -> tuple[dict[str, torch.Tensor], list[int]]:
+def packed(batch: Sequence[Encoded], model: Model) -> tuple[dict[str, torch.Tensor], list[int]]:
     """Examples end to end in one row (1, T) without padding, and where each begins; positions begin again at 0.
 
     transformers reads such positions as a mask that keeps the examples from seeing each other.
     """
+    import numpy as np
     import torch
 
-    ids_1T = torch.tensor([[token for example in batch for token in example.ids]], device=loaded.device)
-    positions_1T = torch.tensor(
-        [[place for example in batch for place in range(len(example.ids))]], device=loaded.device
-    )
     lengths = [len(example.ids) for example in batch]
-    return {"input_ids": ids_1T, "position_ids": positions_1T}, [sum(lengths[:n]) for n in range(len(batch))]
+    ids_T = np.concatenate([np.asarray(example.ids, dtype=np.int64) for example in batch])
+    positions_T = np.concatenate([np.arange(length) for length in lengths])
+    inputs = {"input_ids": ids_T, "position_ids": positions_T}
+    starts = np.cumsum([0, *lengths[:-1]]).tolist()
+    return {name: torch.from_numpy(row)[None].to(model.device) for name, row in inputs.items()}, starts
 
 
-def seq2seq_loss(loaded: Loaded, batch: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
-    """Cross-entropy of what the decoder writes, at its real positions alone."""
+def written_by_a_decoder(model: Model, batch: Sequence[Encoded], needs: Needs) -> Outputs:
+    """What the decoder of an encoder-decoder writes, at its real positions alone."""
     import torch
 
-    ids_BT, mask_BT = padded([example.ids for example in batch], loaded)
-    wanted_BT, wanted_mask_BT = padded([example.labels for example in batch], loaded)
-    start = torch.full_like(wanted_BT[:, :1], loaded.model.config.decoder_start_token_id)
+    ids_BT, mask_BT = padded([example.ids for example in batch], model)
+    wanted_BT, wanted_mask_BT = padded([example.targets for example in batch], model)
+    start = torch.full_like(wanted_BT[:, :1], model.bare.config.decoder_start_token_id)
     positions_S = wanted_mask_BT.reshape(-1).nonzero()[:, 0]
-    losses_S = token_losses(
-        loaded, positions_S, wanted_BT.reshape(-1)[positions_S], input_ids=ids_BT, attention_mask=mask_BT,
+    return at_positions(
+        model,
+        positions_S,
+        wanted_BT.reshape(-1)[positions_S],
+        torch.div(positions_S, wanted_BT.shape[1], rounding_mode="floor"),
+        needs,
+        input_ids=ids_BT,
+        attention_mask=mask_BT,
         decoder_input_ids=torch.cat([start, wanted_BT[:, :-1]], dim=1),
-    )  # fmt: skip
-    rows = [row for row, example in enumerate(batch) for _ in example.labels]
-    return per_example(losses_S, rows, batch, loaded.device), len(rows)
-
-
-def per_example(losses_S: torch.Tensor, rows: list[int], batch: Sequence[Encoded], device: str) -> torch.Tensor:
-    """Sum token losses within each example and apply its weight: (S,) -> (B,)."""
-    import torch
-
-    weights_B = torch.tensor([example.weight for example in batch], device=device)
-    sums_B = torch.zeros(len(batch), device=device).index_add(0, torch.tensor(rows, device=device), losses_S)
-    return sums_B * weights_B
+    )

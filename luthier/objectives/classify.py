@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from luthier.batching import Encoded
-from luthier.model import padded
-from luthier.objectives import Objective
-from luthier.seams import Example
+from luthier.encoding import Reading, read_whole
+from luthier.losses import Needs, Outputs
+from luthier.model import Head, padded
+from luthier.objectives import Fault, Objective
+from luthier.seams import Answered, Example, Label
 
 if TYPE_CHECKING:
     import torch
 
-    from luthier.model import Loaded
+    from luthier.engines import Said
+    from luthier.model import Model
     from luthier.tasks import Task
+
+CANDIDATES = 5  # labels kept with each answer
 
 
 class Classify(Objective):
     """One label out of the known ones."""
 
-    def encode(
-        self, example: Example, task: Task, tokenizer: Any, architecture: str, labels: Sequence[str], max_length: int
-    ) -> Encoded:
-        text = str(task.prompt(example))
-        ids = tokenizer(text)["input_ids"]
-        cut = max(0, len(ids) - max_length)
-        if cut:
-            ids = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
-        answer = example.answer()
-        label = labels.index(answer) if answer in labels else -1
-        return Encoded(ids=ids, label=label, cut_tokens=cut, weight=example.weight)
+    faults: ClassVar[dict[str, Fault]] = {
+        "label in the input": Fault(
+            "the label stands in the input of {n} of {total} rows",
+            "the model would only copy it; leave that column or text out of the input",
+            tolerated=0.5,
+        )
+    }
 
-    def loss(self, loaded: Loaded, batch: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
+    def head(self, architecture: str, labels: Sequence[str]) -> Head:
+        return Head("AutoModelForSequenceClassification", tuple(labels))
+
+    def encode(self, examples: Sequence[Example], task: Task, reading: Reading) -> list[Encoded]:
+        texts = read_whole([str(task.prompt(example)) for example in examples], reading)
+        places = {label: place for place, label in enumerate(reading.labels)}
+        return [
+            Encoded(ids, (), [places[str(example.target)]], (), 1, cut, example.weight)
+            for example, (ids, cut) in zip(examples, texts, strict=True)
+        ]
+
+    def audit(self, encoded: Encoded, example: Example, task: Task, reading: Reading) -> Iterator[str]:
+        label = re.escape(str(example.target))
+        if re.search(rf"(?<!\w){label}(?!\w)", str(task.prompt(example))):
+            yield "label in the input"
+
+    def outputs(self, model: Model, batch: Sequence[Encoded], needs: Needs) -> Outputs:
+        ids, mask = padded([example.ids for example in batch], model)
+        return Outputs(logits=model.forward(input_ids=ids, attention_mask=mask).logits.float())
+
+    def loss(self, outputs: Outputs, batch: Sequence[Encoded]) -> torch.Tensor:
         import torch
 
-        ids, mask = padded([example.ids for example in batch], loaded)
-        wanted = torch.tensor([example.label for example in batch], device=loaded.device)
-        weights = torch.tensor([example.weight for example in batch], device=loaded.device)
-        logits = loaded.model(input_ids=ids, attention_mask=mask).logits.float()
-        return torch.nn.functional.cross_entropy(logits, wanted, reduction="none") * weights, len(batch)
+        assert outputs.logits is not None
+        place = outputs.logits.device
+        wanted_B = torch.tensor([int(example.targets[0]) for example in batch], device=place)
+        weights_B = torch.tensor([example.weight for example in batch], device=place)
+        return torch.nn.functional.cross_entropy(outputs.logits, wanted_B, reduction="none") * weights_B
+
+    def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:
+        highest = max(said.scores)
+        shares = [math.exp(score - highest) for score in said.scores]
+        total = sum(shares)
+        ranked = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])[:CANDIDATES]
+        candidates: list[tuple[Label, float]] = [(Label(label), share / total) for label, share in ranked]
+        return Answered(candidates[0][0], candidates[0][1], list(candidates))

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from luthier.choice import Choice
 
+NO_COLUMNS: dict[str, str] = {}
+
 
 @dataclass(slots=True)
 class Unit:
@@ -16,8 +18,8 @@ class Unit:
     id: str
     entity: str
     label: str  # target as text, "" if unknown
-    file: str  # name of the file it came from
-    columns: dict[str, str] = field(default_factory=dict)
+    role: str  # "" for the table, "validation" or "test" for a file of that split
+    columns: dict[str, str] = field(default_factory=lambda: NO_COLUMNS)  # one for all where none is asked for
 
 
 class Split(Choice):
@@ -33,10 +35,6 @@ class Split(Choice):
         """Column whose value is the unit of splitting; "" when each row stands for itself."""
         return ""
 
-    def files(self) -> dict[str, str]:
-        """Further files, split -> path as written in the recipe."""
-        return {}
-
     def assign(self, units: Sequence[Unit], seed: int) -> list[str]:
-        """ "train", "validation" or "test" for each unit, in the same order; a function of ids and seed alone."""
+        """ "train", "validation" or "test" for each unit, in the same order; a function of the units and the seed alone."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Splits by size: whole entities, in an order that only a hash decides, fill test and validation; train is the rest."""
+"""Splits by size: a hash of the entity decides; with shares it decides alone, so that appended rows move nobody."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class Sized(Split):
     """A split by shares or counts of examples. Members say only what is kept together or in proportion."""
 
     validation: StrictFloat | StrictInt = 0.1
-    """Examples to choose settings on: a share between 0 and 1, or a count of 1 or more."""
+    """Examples to choose settings on: a share between 0 and 1, or a count of 1 or more. With shares, each entity keeps
+    its split when rows are appended; a count is met as nearly as whole entities allow, so that appended rows may move
+    others."""
     test: StrictFloat | StrictInt = 0.2
     """Examples that stay locked until the gate: a share between 0 and 1, or a count of 1 or more."""
 
@@ -46,12 +48,15 @@ class Sized(Split):
         """The split of each unit. Raises UserError where a split would be empty."""
         if not units:
             return []
+        if isinstance(self.test, float) and isinstance(self.validation, float):
+            return self.by_hash(units, self.test, self.validation, seed)
         n_test, n_validation = count("test", self.test, len(units)), count("validation", self.validation, len(units))
         if n_test + n_validation >= len(units):
             raise UserError(
                 f"test {self.test} and validation {self.validation} of {len(units)} examples leave nothing to train on",
-                where=WHERE, hint="use less of them",
-            )  # fmt: skip
+                where=WHERE,
+                hint="use less of them",
+            )
         strata = self._strata(units)
         totals = {name: sum(sizes.values()) for name, sizes in strata.items()}
         tests = apportion(n_test, totals, seed)
@@ -60,6 +65,36 @@ class Sized(Split):
         for name, sizes in strata.items():
             found |= divide(sizes, tests[name], validations[name], seed)
         fill_empty(found, {entity: size for sizes in strata.values() for entity, size in sizes.items()}, seed)
+        return [found[entity_of(unit)] for unit in units]
+
+    def by_hash(self, units: Sequence[Unit], test: float, validation: float, seed: int) -> list[str]:
+        """The split of each unit by the hash of its entity alone; sizes come out near the shares, never exactly.
+
+        The first three entities of each stratum, in the order of the table, are dealt to train, test and validation,
+        so that neither a small table nor a rare label is left out anywhere. Later rows change none of this.
+        """
+        found: dict[Entity, str] = {}
+        dealt: Counter[str] = Counter()
+        for unit in units:
+            entity, stratum = entity_of(unit), self.stratum(unit)
+            if entity in found:
+                continue
+            if dealt[stratum] < len(DEALT):
+                found[entity] = DEALT[dealt[stratum]]
+                dealt[stratum] += 1
+            else:
+                place = share_of(entity, seed)
+                found[entity] = "test" if place < test else "validation" if place < test + validation else "train"
+        if len(found) < len(DEALT):
+            raise too_few(len(found))
+        for split in DEALT:
+            if split not in found.values():
+                raise UserError(
+                    f"no example is left to {PURPOSE[split]} on, since nothing that is kept in proportion is there "
+                    "three times",
+                    where=WHERE,
+                    hint="use `random`, or counts in place of shares",
+                )
         return [found[entity_of(unit)] for unit in units]
 
     def _strata(self, units: Sequence[Unit]) -> dict[str, Sizes]:
@@ -75,6 +110,7 @@ class Sized(Split):
 
 
 PURPOSE = {"train": "train", "validation": "validate", "test": "test"}
+DEALT = ("train", "test", "validation")  # where the first three entities of a stratum go: nothing is tested untaught
 
 
 def entity_of(unit: Unit) -> Entity:
@@ -88,8 +124,9 @@ def count(split: str, size: float | int, n: int) -> int:
     if examples < 1:
         raise UserError(
             f"{split} {size} of {n} examples leaves nothing to {PURPOSE[split]} on",
-            where=WHERE, hint="use a larger share, or a count such as 1",
-        )  # fmt: skip
+            where=WHERE,
+            hint="use a larger share, or a count such as 1",
+        )
     return examples
 
 
@@ -117,15 +154,19 @@ def divide(sizes: Sizes, n_test: int, n_validation: int, seed: int) -> dict[Enti
 def fill_empty(found: dict[Entity, str], sizes: Sizes, seed: int) -> None:
     """Give each empty split the smallest entity of the split that has most of them; UserError below three entities."""
     if len(found) < len(PURPOSE):
-        raise UserError(
-            f"{len(found)} of what is kept whole cannot fill train, validation and test",
-            where=WHERE, hint="3 or more are needed",
-        )  # fmt: skip
+        raise too_few(len(found))
     for split in PURPOSE:
         if split not in found.values():
             donor = Counter(found[entity] for entity in sorted(found)).most_common(1)[0][0]
             spare = [entity for entity in shuffled(found, seed) if found[entity] == donor]
             found[min(spare, key=lambda entity: sizes[entity])] = split
+
+
+def too_few(n: int) -> UserError:
+    """What is told below three entities."""
+    return UserError(
+        f"{n} of what is kept whole cannot fill train, validation and test", where=WHERE, hint="3 or more are needed"
+    )
 
 
 def apportion(seats: int, sizes: dict[str, int], seed: int) -> dict[str, int]:
@@ -137,6 +178,11 @@ def apportion(seats: int, sizes: dict[str, int], seed: int) -> dict[str, int]:
     for name in order[: seats - sum(seated.values())]:
         seated[name] += 1
     return seated
+
+
+def share_of(entity: Entity, seed: int) -> float:
+    """Where an entity stands between 0 and 1, by its hash and the seed alone."""
+    return int.from_bytes(_hash(seed, *entity)[:8], "big") / 2**64
 
 
 def _hash(seed: int, *parts: str) -> bytes:

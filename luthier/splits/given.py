@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePath
-from typing import Self
+from os.path import normpath
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from luthier.errors import UserError
 from luthier.splits import Split, Unit
-from luthier.splits._sized import WHERE, Entity, Sizes, divide, entity_of
+from luthier.splits._sized import WHERE, Entity, Sizes, entity_of, share_of
 
-NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-         "test": "test"}  # fmt: skip
+NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
 
 
 class Given(Split):
     """As written in a column of the table, or in files of their own beside the table to train on."""
+
+    outside: ClassVar[tuple[str, ...]] = ("validation", "test")
 
     column: str = ""
     """Column that holds `train`, `validation` (also `valid`, `val`, `dev`) or `test`, in any case of letters."""
@@ -36,17 +44,13 @@ class Given(Split):
             raise PydanticCustomError("choice", "give either `column`, or `test` (and `validation`) as files")
         if self.validation and not self.test:
             raise PydanticCustomError("choice", "`validation` alone leaves nothing to test on; give `test` as well")
-        if self.validation and _file(self.validation) == _file(self.test):
-            raise PydanticCustomError("choice", "`validation` and `test` must be files of different names")
+        if self.validation and normpath(self.validation) == normpath(self.test):
+            raise PydanticCustomError("choice", "`validation` and `test` must be different files")
         return self
 
     def needs(self) -> list[str]:
         """The column, if one is named."""
         return [self.column] if self.column else []
-
-    def files(self) -> dict[str, str]:
-        """The files that are given, by split."""
-        return {name: path for name, path in (("validation", self.validation), ("test", self.test)) if path}
 
     def assign(self, units: Sequence[Unit], seed: int) -> list[str]:
         """The split of each unit as given, and validation from train where there is none."""
@@ -59,8 +63,9 @@ class Given(Split):
             if found.setdefault(entity, split) != split:
                 raise UserError(
                     f"'{entity[0] or entity[1]}' is given in both {found[entity]} and {split}",
-                    where=WHERE, hint="keep each in one of them",
-                )  # fmt: skip
+                    where=WHERE,
+                    hint="keep each in one of them",
+                )
             sizes[entity] = sizes.get(entity, 0) + 1
         for split in ("train", "test"):
             if split not in found.values():
@@ -71,34 +76,32 @@ class Given(Split):
         return [found[entity_of(unit)] for unit in units]
 
     def _validation_of(self, train: Sizes, seed: int) -> dict[Entity, str]:
-        """The training entities with some of them made validation; as near to the share as whole entities come."""
-        n = sum(train.values())
-        found = divide(train, 0, max(1, int(self.validation_share * n + 0.5)), seed)
-        for split, purpose in (("train", "train"), ("validation", "validate")):
-            if split not in found.values():
-                raise UserError(
-                    f"validation_share {self.validation_share} of {n} examples leaves nothing to {purpose} on",
-                    where=WHERE, hint="give validation examples, or use another share",
-                )  # fmt: skip
+        """The training entities, some of them made validation by their hash: later rows move nobody."""
+        found: dict[Entity, str] = {}
+        for number, entity in enumerate(train):  # the first two are dealt, so that neither split is empty
+            chosen = number == 1 if number < 2 else share_of(entity, seed) < self.validation_share
+            found[entity] = "validation" if chosen else "train"
+        if len(found) < 2:
+            raise UserError(
+                f"validation_share {self.validation_share} of {sum(train.values())} examples leaves nothing to validate on",
+                where=WHERE,
+                hint="give validation examples, or use another share",
+            )
         return found
 
     def _given(self, unit: Unit) -> str:
         if not self.column:
-            return next((name for name, path in self.files().items() if _file(path) == unit.file), "train")
+            return unit.role or "train"
         value = unit.columns[self.column].strip()
         if value.lower() not in NAMES:
             raise UserError(
-                f"column '{self.column}' holds '{value}' in '{unit.id}'", where=WHERE,
+                f"column '{self.column}' holds '{value}' in '{unit.id}'",
+                where=WHERE,
                 hint="use train, validation or test",
-            )  # fmt: skip
+            )
         return NAMES[value.lower()]
 
     def _remedy(self) -> str:
         if self.column:
             return f"give train and test in column '{self.column}'"
-        return "the table and the files need examples, and different names"
-
-
-def _file(path: str) -> str:
-    """The name of a file without its folders."""
-    return PurePath(path).name
+        return "the table and the file of test examples need rows"

@@ -7,7 +7,10 @@ from luthier.splits._sized import Sized
 
 
 class Stratified(Sized):
-    """By chance within each label, so that rare labels are neither lost nor heaped; to within one example per label."""
+    """By chance within each label: a label that three examples have is in every split.
+
+    With counts, each label has its share of each split to within one example.
+    """
 
     by: str = ""
     """Column whose values are kept in proportion; left empty, the label."""

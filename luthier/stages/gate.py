@@ -8,7 +8,7 @@ from luthier import seams
 from luthier.checks import Check, Evidence
 from luthier.choice import Settings
 from luthier.metrics import Metric
-from luthier.seams import Prediction
+from luthier.seams import Example, Prediction
 from luthier.store import Artifact, Out, stage
 
 
@@ -20,14 +20,15 @@ class Gate(Settings):
     seed: int
 
 
-@stage(version=1)
-def gate(config: Gate, out: Out, tuned: Artifact, **others: Artifact) -> dict[str, Any]:
-    """File `verdicts`. Inputs beside `tuned`: `measure`, and each baseline by its name."""
+@stage(version=2)
+def gate(config: Gate, out: Out, examples: Artifact, tuned: Artifact, **others: Artifact) -> dict[str, Any]:
+    """File `verdicts`. Inputs beside examples and `tuned`: `measure`, and each baseline by its name."""
     rivals = {name: artifact for name, artifact in others.items() if name != "measure"}
     evidence = Evidence(
         candidate=list(seams.read(tuned.path / "predictions", Prediction)),
         baselines={name: list(seams.read(a.path / "predictions", Prediction)) for name, a in rivals.items()},
         metrics={metric.kind: metric for metric in config.metrics},
+        examples={example.id: example for example in seams.read(examples.path / "test", Example)},
         measurements=others["measure"].facts if "measure" in others else {},
         seed=config.seed,
         artifacts={"candidate": tuned.id, **{name: artifact.id for name, artifact in others.items()}},
@@ -37,5 +38,6 @@ def gate(config: Gate, out: Out, tuned: Artifact, **others: Artifact) -> dict[st
     required = [verdict for verdict in verdicts if verdict.required]
     return {
         "released": bool(required) and not any(verdict.blocks for verdict in verdicts),
-        "required": len(required), "passed": sum(v.outcome == "passed" for v in required),
-    }  # fmt: skip
+        "required": len(required),
+        "passed": sum(v.outcome == "passed" for v in required),
+    }

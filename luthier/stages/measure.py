@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import Any
 
 from luthier import seams
+from luthier.answering import predictions
+from luthier.checks.latency import nearest_rank
 from luthier.choice import Settings
-from luthier.engines import Engine
-from luthier.model import load_trained
+from luthier.engines import Computing
+from luthier.facts import LatencyFacts, MeasuredFacts
+from luthier.form import Form
 from luthier.seams import Example
 from luthier.store import Artifact, Out, hardware, stage
-from luthier.tasks import Task
 
 WARM_UP = 3  # requests that are not counted
 
@@ -19,32 +22,32 @@ WARM_UP = 3  # requests that are not counted
 class Measure(Settings):
     """What is timed."""
 
-    task: Task
-    engine: Engine
+    computing: Computing
     samples: int
-    max_length: int
-    device: str
-    precision: str
 
 
-@stage(version=1, by_machine=True)
+@stage(version=2, by_machine=True)
 def measure(config: Measure, out: Out, examples: Artifact, model: Artifact, base: Artifact) -> dict[str, Any]:
     """Facts `latency_ms`: every sample and its quantiles, for requests of the validation split (or of train)."""
+    folder = model.path / "model"
+    form = Form.read(folder)
     split = "validation" if examples.facts["splits"]["validation"] else "train"
-    requests = list(seams.read(examples.path / split, Example))[: config.samples]
-    loaded = load_trained(model.path / "model", base.path, device=config.device, precision=config.precision)
+    requests = list(islice(seams.read(examples.path / split, Example), config.samples))
+    session = config.computing.open(folder, base.path, form.max_length)
     samples = []
     for number in range(-WARM_UP, config.samples):
         start = time.perf_counter()
-        config.engine.predict(loaded, config.task, [requests[number % len(requests)]], config.max_length)
+        predictions(session, [requests[number % len(requests)]], form.task, form.objective)
         if number >= 0:
             samples.append(round(1000 * (time.perf_counter() - start), 3))
             out.progress(number + 1, config.samples)
-    ordered = sorted(samples)
-    return {
-        "latency_ms": {
-            "samples": samples, "n": len(samples), "p50": ordered[len(ordered) // 2],
-            "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
-        },
-        "machine": hardware()["processor"], "threads": hardware()["threads"],
-    }  # fmt: skip
+    latency = LatencyFacts(
+        samples=samples,
+        n=len(samples),
+        p50=nearest_rank(samples, 0.5),
+        p95=nearest_rank(samples, 0.95),
+    )
+    machine = hardware()
+    return MeasuredFacts(latency_ms=latency, machine=machine["processor"], threads=machine["threads"]).model_dump(
+        mode="json"
+    )

@@ -1,166 +1,367 @@
-"""Prepare: a table becomes examples with splits; every row's fate is counted and every supervised token can be seen."""
+"""Prepare: tables become examples with splits; the steps of the recipe work on them, and every row's fate is counted."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from luthier import seams
-from luthier.batching import Encoded
 from luthier.checks import slice_value
-from luthier.choice import Settings, unknown
+from luthier.choice import Settings
 from luthier.errors import Problems, UserError
-from luthier.model import architecture_of, load_tokenizer
-from luthier.objectives import Objective
-from luthier.readers import Quarantined, Row
+from luthier.facts import FlowStep, PreparedFacts
+from luthier.preparers import Preparer
+from luthier.readers import Quarantined, Table
 from luthier.reading import detect
-from luthier.recipe import Prepare as PrepareSettings
-from luthier.seams import Example
-from luthier.splits import Unit
-from luthier.store import Artifact, Out, stage, write_durably
-from luthier.tasks import Dropped, Task
+from luthier.recipe import PrepareSettings
+from luthier.seams import Dropped, Example
+from luthier.splits import NO_COLUMNS, Unit
+from luthier.store import Artifact, Out, stage
+from luthier.tasks import TABLE, Task
 
 SPLITS = ("train", "validation", "test")
-PREVIEWS = 8  # examples shown with their supervised tokens
-SHOWN = 20  # quarantined rows shown in the report
-GIVEAWAY = 0.5  # share of inputs that hold their own label above which training would learn nothing
+SPLIT_FILE = "split_"  # role of a file that a given split names, before the split's name
+TOLD = 3  # quarantined rows named in an error
 
 
 class Prepare(Settings):
     """What decides the examples."""
 
     task: Task
-    prepare: PrepareSettings
+    """Its source alone."""
+    settings: PrepareSettings
     seed: int
 
 
-@dataclass(slots=True)
-class Card:
-    """What is remembered of one example while its text lies on disk."""
-
-    unit: Unit
-    asked: bytes  # hash of the input
-    answered: bytes  # hash of input and target
-    held_out: bool
-    split: str = ""
-    slices: dict[str, str] = field(default_factory=dict)
-
-
-@stage(version=1)
+@stage(version=2)
 def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
-    """Files `train`, `validation` and `test` of Examples, `quarantine.jsonl` and `previews.jsonl`.
+    """Files `train`, `validation` and `test` of Examples, and `quarantine.jsonl`.
 
-    Inputs: `base` (its tokenizer), `table`, and further tables by role; files of a given split as `split_<name>`.
+    Inputs: the task's tables by role, and files of a given split as `split_<name>`.
     """
-    settings, task = config.prepare, config.task
-    files = {"": inputs["table"].path}
-    files |= {role.removeprefix("split_"): a.path for role, a in inputs.items() if role.startswith("split_")}
-    draft = out.checkpoints / "examples.jsonl"
-    flow = Flow()
-    source: dict[str, Any] = {}
-    quarantined: list[Quarantined] = []
-    cards: list[Card] = []
-    wanted = sorted(
-        {*settings.split.needs(), *settings.slices.values(), *settings.hold_out, settings.split.entity_column()} - {""}
-    )
-    with out.timed("read"), draft.open("w", encoding="utf-8", newline="\n") as file:
-        for name, path in files.items():
-            reader = settings.reader or detect(path)
-            described = reader.describe(path)
-            source = source or {"file": path.name, **described}
-            out.say(f"reading {path.name} as {in_words(described)}")
-            aligned = inputs["target_table"].path if "target_table" in inputs and not name else None
-            check_columns(described.get("columns"), task, wanted, path, has_targets=aligned is None)
-            for row, truth in rows(path, reader, aligned, flow, quarantined):
-                for made in task.examples(row, truth):
-                    flow.examples += 1
-                    if isinstance(made, Dropped):
-                        flow.dropped[made.rule] += 1
-                        continue
-                    if settings.id_column:
-                        made.id = (
-                            f"{row.values[settings.id_column]}{made.id[made.id.find(':') :] if ':' in made.id else ''}"
-                        )
-                    elif name:
-                        made.id = f"{name}/{made.id}"
-                    cards.append(card(made, row, settings, wanted, name or path.name, path.name))
-                    file.write(json.dumps(asdict(made), ensure_ascii=False) + "\n")
-    write_durably(
-        out.folder / "quarantine.jsonl",
-        "".join(json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in quarantined).encode(),
-    )
-    check_quarantine(flow, quarantined, settings, source)
-    check_ids(cards, settings)
-    if not cards:
-        raise UserError("no row of the table makes an example", where=source["file"], hint=fates_in_words(flow.dropped))
-    assign(cards, config)
-    gone = deduplicate(cards, settings)
-    check_labels(cards, task)
-    labels = sorted({c.unit.label for c in cards if c.split == "train"}) if task.objective == "classify" else []
-    check_unknown_labels(cards, labels)
-    architecture = architecture_of(inputs["base"].path)
-    tokenizer = load_tokenizer(inputs["base"].path)
-    if template := task.model_dump().get("chat_template"):
-        tokenizer.chat_template = template
-    objective = Objective.pick(task.objective)
-    audit = Audit()
-    counts = {}
-    with out.timed("encode"), (out.folder / "previews.jsonl").open("w", encoding="utf-8") as previews:
+    settings, task = config.settings, config.task
+    with (out.folder / "quarantine.jsonl").open("w", encoding="utf-8", newline="\n") as quarantine:
+        aside = Aside(quarantine)
+        tables = opened(inputs, settings, aside, out)
+        check_columns(tables, task, settings)
+        notes = Notes(columns_of(settings))
+        first = out.checkpoints / "0.jsonl"
+        with out.timed("read"), first.open("w", encoding="utf-8", newline="\n") as file:
+            for role, readable in sources(tables, task).items():
+                for found in task.examples(readable):
+                    notes.n_made += 1
+                    if isinstance(found, Dropped):
+                        notes.dropped[found.rule] += 1
+                    else:
+                        note(found, role, notes, settings)
+                        file.write(seams.line(found) + "\n")
+                notes.n_read += readable[TABLE].n_read
+                notes.n_rows += readable[TABLE].n_rows
+    source = tables[TABLE]
+    check_quarantine(sum(table.n_read for table in tables.values()), aside, settings, source.path)
+    if not notes.units:
+        raise UserError(
+            "no row of the table makes an example", where=source.path.name, hint=fates_in_words(notes.dropped)
+        )
+    draft = Draft(first, assigned(notes, settings, config.seed))
+    flow = [
+        FlowStep(
+            step="read",
+            arrived=notes.n_read,
+            kept=notes.n_rows,
+            fates=counted({"quarantined": notes.n_read - notes.n_rows}),
+        ),
+        FlowStep(
+            step="examples",
+            arrived=notes.n_made,
+            kept=len(notes.units),
+            fates=dict(notes.dropped),
+            made=notes.n_made,
+        ),
+    ]
+    del notes
+    for number, step in enumerate(settings.steps, start=1):
+        with out.timed(step.kind):
+            draft, done = stepped(step, draft, out.checkpoints / f"{number}.jsonl")
+        flow.append(done)
+    look = Look()
+    with out.timed("write"):
+        splits = look.through(draft)
         for split in SPLITS:
-            chosen = (e for e in drafted(draft, cards, split))
-            encoded = audit.each(chosen, objective, task, tokenizer, architecture, labels, settings, split, previews)
-            stem = out.folder / split
-            seams.write(stem, encoded)
-            counts[split] = audit.kept[split]
-    audit.judge(source["file"], settings)
-    for split in ("train", "test"):
-        if not counts[split]:
-            raise UserError(f"the {split} split is empty", where="prepare.split", hint="give it more rows")
-    return {
-        "source": source, "files": [path.name for path in files.values()],
-        "flow": flow.steps(gone, audit.dropped, len(cards)), "splits": counts,
-        "n_quarantined": len(quarantined), "labels": dict(Counter(c.unit.label for c in cards if c.split and labels)),
-        "label_names": labels, "slices": slice_counts(cards),
-        "leaks": {
-            "exact_across_splits": gone["same input in a later split"], "label_in_input": audit.giveaways,
-            "test_inputs_seen_in_training": seen_in_training(cards),
-            "conflicting_answers_in_training": conflicting(cards),
-        },
-        "supervision": audit.facts(), "test_split": fingerprint(cards, "test"),
-    }  # fmt: skip
+            seams.write_lines(out.folder / split, draft.lines(split, splits))
+    if lost := [step.step for step in flow if not step.adds_up]:
+        raise AssertionError(f"rows were lost in step {lost[0]}")
+    look.check(task)
+    return PreparedFacts(
+        source={"file": source.path.name, **source.described},
+        files=[tables[role].path.name for role in tables],
+        flow=flow,
+        splits={split: splits.count(split) for split in SPLITS},
+        n_quarantined=aside.n,
+        labels=dict(sorted(look.all_labels().items())),
+        label_names=sorted(look.labels["train"]),
+        slices={name: dict(sorted(counts.items())) for name, counts in sorted(look.slices.items())},
+        seen_in_training=look.seen_in_training(),
+        conflicting=look.n_conflicting,
+        test_split=look.fingerprint(),
+        steps=[step.model_dump(mode="json") for step in settings.steps if step.changes_input],
+    ).model_dump(mode="json")
+
+
+class Aside:
+    """Where quarantined records go: a file, with the first few remembered for a message."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file, self.n = file, 0
+        self.first: list[Quarantined] = []
+
+    def __call__(self, record: Quarantined) -> None:
+        self.n += 1
+        self.first = [*self.first, record][:TOLD]
+        self.file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
 
 
 @dataclass
-class Flow:
-    """Counts of every step; in = kept + each fate, exact."""
+class Notes:
+    """What is remembered of the examples while their text lies on disk."""
 
-    read: int = 0
-    rows: int = 0
-    examples: int = 0
+    columns: list[str]  # those that splitting, slicing, holding out and naming read
+    units: list[Unit] = field(default_factory=list)
+    held_out: set[str] = field(default_factory=set)  # entities
+    free: set[str] = field(default_factory=set)  # entities
+    values: set[tuple[str, str]] = field(default_factory=set)  # (column, value) of what may be held out
+    ids: set[str] = field(default_factory=set)
     dropped: Counter[str] = field(default_factory=Counter)
+    n_read: int = 0
+    n_rows: int = 0
+    n_made: int = 0
 
-    def steps(self, gone: Counter[str], too_long: int, n: int) -> list[dict[str, Any]]:
-        """The flow picture's steps."""
-        kept = n - gone.total()
-        found: list[dict[str, Any]] = [
-            {"step": "read", "in": self.read, "kept": self.rows, "fates": {"quarantined": self.read - self.rows}},
-            {"step": "examples", "made": self.examples, "in": self.examples, "kept": n, "fates": dict(self.dropped)},
-            {"step": "deduplicate", "in": n, "kept": kept, "fates": dict(gone)},
-            {"step": "fit in max_length", "in": kept, "kept": kept - too_long, "fates": {"too long": too_long}},
-        ]
-        for step in found:
-            fates = {name: count for name, count in step["fates"].items() if count}
-            if step["in"] != step["kept"] + sum(fates.values()):
-                raise AssertionError(f"rows were lost in step {step}")
-            step["fates"] = fates
-        return found
+
+def opened(inputs: dict[str, Artifact], settings: PrepareSettings, aside: Aside, out: Out) -> dict[str, Table]:
+    """Every table and split file by role, with what was detected said."""
+    tables = {}
+    for role in sorted(inputs, key=lambda role: (role != TABLE, role)):
+        path = inputs[role].path
+        reader = settings.reader if settings.reader and (role == TABLE or role.startswith(SPLIT_FILE)) else detect(path)
+        tables[role] = Table(path, reader, aside)
+        out.say(f"reading {path.name} as {in_words(tables[role].described)}")
+    return tables
+
+
+def sources(tables: dict[str, Table], task: Task) -> dict[str, dict[str, Table]]:
+    """What is read in turn, "" or the split of its own file -> the tables by role, with that file as the table."""
+    found = {"": {role: table for role, table in tables.items() if not role.startswith(SPLIT_FILE)}}
+    alone = {role: table for role, table in found[""].items() if role not in task.row_by_row}
+    for role, table in tables.items():
+        if role.startswith(SPLIT_FILE):
+            found[role.removeprefix(SPLIT_FILE)] = {**alone, TABLE: table}
+    return found
+
+
+def columns_of(settings: PrepareSettings) -> list[str]:
+    """The columns that splitting, slicing, holding out and naming read."""
+    split = settings.split
+    named = [*split.needs(), split.entity_column(), *settings.slices.values(), *settings.hold_out, settings.id_column]
+    return sorted({*named} - {""})
+
+
+def check_columns(tables: dict[str, Table], task: Task, settings: PrepareSettings) -> None:
+    """Every column that the recipe names must be there, and none may be both read and asked for."""
+    beside = next((role for role in task.row_by_row if role in tables), None)
+    for role, table in tables.items():
+        if role == TABLE or role.startswith(SPLIT_FILE):
+            with_targets = beside is None or role != TABLE
+            table.require([*task.columns(), *columns_of(settings), *(task.targets() if with_targets else [])])
+        elif role == beside:
+            table.require(task.targets())
+    both = sorted(set(task.columns()) & set(task.targets())) if beside is None else []
+    if both:
+        told = [f"column '{name}' is both read and asked for" for name in both]
+        raise Problems([UserError(each, where="task", hint="leave the answer out of the input") for each in told])
+
+
+def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> None:
+    """Remember what splitting needs of an example, which gets its id, entity and slices."""
+    cells = {name: str(found.row.get(name, "")) for name in notes.columns}
+    if settings.id_column:
+        suffix = found.id[found.id.find(":") :] if ":" in found.id else ""
+        found.id = f"{cells[settings.id_column]}{suffix}"
+    elif role:
+        found.id = f"{role}/{found.id}"
+    if found.id in notes.ids:
+        raise UserError(
+            f"the id '{found.id}' occurs twice",
+            where=f"prepare.id_column '{settings.id_column}'",
+            hint="make the ids unique, or leave id_column out: line numbers then serve",
+        )
+    notes.ids.add(found.id)
+    column = settings.split.entity_column()
+    row = cells[settings.id_column] if settings.id_column else f"{role}:{found.origin['row']}"
+    found.entity = cells[column] if column else row
+    held_out = any(cells[name] in values for name, values in settings.hold_out.items())
+    (notes.held_out if held_out else notes.free).add(found.entity)
+    notes.values |= {(name, cells[name]) for name in settings.hold_out}
+    found.slices |= {name: cells[column] for name, column in settings.slices.items()}
+    if settings.hold_out:
+        found.slices["unseen"] = slice_value(held_out)
+    label = sys.intern(str(found.target)) if seams.names_in(found.target) else ""
+    needed = settings.split.needs()
+    notes.units.append(
+        Unit(found.id, found.entity, label, role, {name: cells[name] for name in needed} if needed else NO_COLUMNS)
+    )
+
+
+def check_quarantine(n_met: int, aside: Aside, settings: PrepareSettings, path: Path) -> None:
+    """Stop when too many of all records met could not be read, naming the first ones."""
+    if n_met == 0:
+        raise UserError("holds no records", where=path.name, hint="give a file with rows under its header")
+    if aside.n <= settings.quarantine_limit * n_met:
+        return
+    first = "; ".join(f"line {record.line}: {record.reason}" for record in aside.first)
+    raise UserError(
+        f"{aside.n} of {n_met} records cannot be read (limit {settings.quarantine_limit:.1%}): {first}",
+        where=aside.first[0].file,
+        hint="correct them, or raise prepare.quarantine_limit",
+    )
+
+
+def assigned(notes: Notes, settings: PrepareSettings, seed: int) -> list[str]:
+    """The split of each example; what is held out goes to test without the split seeing it."""
+    mixed = sorted(notes.held_out & notes.free)
+    if mixed:
+        raise UserError(
+            f"'{mixed[0]}' has rows that are held out and rows that are not",
+            where="prepare.hold_out",
+            hint="hold out whole units of the split",
+        )
+    for column, values in settings.hold_out.items():
+        for value in values:
+            if (column, value) not in notes.values:
+                raise UserError(
+                    f"no row has {column}: {value}", where="prepare.hold_out", hint="check the spelling of the value"
+                )
+    free = [unit for unit in notes.units if unit.entity not in notes.held_out]
+    splits = iter(settings.split.assign(free, seed))
+    return [sys.intern("test" if unit.entity in notes.held_out else next(splits)) for unit in notes.units]
+
+
+class Draft:
+    """Examples on disk between two steps, with the split of each; gone through as often as need be."""
+
+    def __init__(self, path: Path, splits: list[str]) -> None:
+        self.path, self.splits = path, splits
+
+    def __iter__(self) -> Iterator[Example]:
+        with self.path.open(encoding="utf-8") as file:
+            for text, split in zip(file, self.splits, strict=True):
+                example = Example.of(json.loads(text))
+                example.split = split
+                yield example
+
+    def lines(self, split: str, splits: list[str]) -> Iterator[str]:
+        """The lines of one split as they stand in the file that `Look.through` wrote last."""
+        with self.path.open(encoding="utf-8") as file:
+            for text, of in zip(file, splits, strict=True):
+                if of == split:
+                    yield text.rstrip("\n")
+
+
+def stepped(step: Preparer, draft: Draft, path: Path) -> tuple[Draft, FlowStep]:
+    """The examples that one step leaves, and what became of those that came."""
+    fates: Counter[str] = Counter()
+    splits: list[str] = []
+    n_new = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for found in step.apply(draft):
+            if isinstance(found, Dropped):
+                fates[found.rule] += 1
+                continue
+            n_new += bool(found.parent)
+            splits.append(sys.intern(found.split))
+            file.write(seams.line(found) + "\n")
+    arrived = len(draft.splits)
+    made = {"made": arrived + n_new} if n_new else {}
+    done = FlowStep(step=step.kind, arrived=arrived + n_new, kept=len(splits), fates=counted(fates), **made)
+    draft.path.unlink()
+    return Draft(path, splits), done
+
+
+class Look:
+    """What one pass over the finished examples shows: labels, groups, leaks."""
+
+    def __init__(self) -> None:
+        self.labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        self.slices: dict[str, Counter[str]] = {}
+        self.test_questions: list[bytes] = []
+        self.lessons: list[bytes] = []  # of the test split
+        self.answers: dict[bytes, bytes | None] = {}  # training question -> its lesson; None where there are several
+        self.n_conflicting = 0
+
+    def through(self, draft: Draft) -> list[str]:
+        """Look at each example and write its split into the file; returns the splits in the file's order."""
+        written = draft.path.with_suffix(".final")
+        splits = []
+        training: Counter[bytes] = Counter()
+        with written.open("w", encoding="utf-8", newline="\n") as file:
+            for example in draft:
+                self.at(example, training)
+                splits.append(sys.intern(example.split))
+                file.write(seams.line(example) + "\n")
+        written.replace(draft.path)
+        self.n_conflicting = sum(n for question, n in training.items() if self.answers[question] is None)
+        return splits
+
+    def at(self, example: Example, training: Counter[bytes]) -> None:
+        """Count one example."""
+        self.labels[example.split].update(seams.names_in(example.target))
+        for name, value in example.slices.items():
+            self.slices.setdefault(name, Counter())[value] += 1
+        question, lesson = seams.question(example), seams.lesson(example)
+        if example.split == "train":
+            training[question] += 1
+            if self.answers.setdefault(question, lesson) != lesson:
+                self.answers[question] = None
+        elif example.split == "test":
+            self.test_questions.append(question)
+            self.lessons.append(lesson)
+
+    def all_labels(self) -> Counter[str]:
+        """Examples of each label, over all splits."""
+        return sum(self.labels.values(), Counter())
+
+    def seen_in_training(self) -> int:
+        """Test examples whose very input stands in training."""
+        return sum(question in self.answers for question in self.test_questions)
+
+    def fingerprint(self) -> str:
+        """What the test split holds, as a hash."""
+        return hashlib.sha256(b"".join(sorted(self.lessons))).hexdigest()[:20]
+
+    def check(self, task: Task) -> None:
+        """Training and test need examples, and labels enough to tell apart; every label must be learnable."""
+        if not self.answers or not self.lessons:
+            split = "test" if self.answers else "train"
+            raise UserError(f"the {split} split is empty", where="prepare.split", hint="give it more rows")
+        known = self.labels["train"]
+        if task.answers == "label" and len(known) == 1:
+            raise UserError(
+                f"all training rows have the one label '{next(iter(known))}'",
+                where="task.label",
+                hint="classification needs at least two labels; check the column",
+            )
+        strangers = sorted((self.labels["validation"] | self.labels["test"]).keys() - known.keys())
+        if strangers:
+            raise UserError(
+                f"label '{strangers[0]}' occurs in validation or test but never in training",
+                where="prepare.split",
+                hint="use `kind: stratified`, or merge labels that are this rare",
+            )
 
 
 def in_words(described: dict[str, Any]) -> str:
@@ -171,308 +372,9 @@ def in_words(described: dict[str, Any]) -> str:
     return ", ".join([first, *(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items())])
 
 
-def rows(
-    path: Path, reader: Any, aligned: Path | None, flow: Flow, quarantined: list[Quarantined]
-) -> Iterator[tuple[Row, Row]]:
-    """Rows that could be read, each with the row that holds its targets: itself, or the same one of the aligned table."""
-    if aligned is None:
-        for record in reader.rows(path):
-            flow.read += 1
-            if isinstance(record, Quarantined):
-                quarantined.append(record)
-                continue
-            flow.rows += 1
-            yield record, record
-        return
-    for record, truth in zip_longest(reader.rows(path), detect(aligned).rows(aligned)):
-        if record is None or truth is None:
-            longer = path.name if truth is None else aligned.name
-            raise UserError(
-                f"{longer} has more rows than its partner, so rows cannot be paired", where="task.target_table",
-                hint=f"give {aligned.name} one row for each row of {path.name}, in the same order",
-            )  # fmt: skip
-        flow.read += 1
-        if isinstance(record, Quarantined):
-            quarantined.append(record)
-            continue
-        if isinstance(truth, Quarantined):
-            quarantined.append(truth)
-            continue
-        flow.rows += 1
-        yield record, truth
-
-
-def check_columns(
-    columns: list[str] | None, task: Task, wanted: Sequence[str], path: Path, *, has_targets: bool
-) -> None:
-    """Every column that the recipe names must be there; all that are missing are told at once."""
-    if columns is None:
-        return
-    named = [*task.columns(), *wanted, *(task.targets() if has_targets else [])]
-    problems = [
-        UserError(unknown("column", name, columns), where=str(path))
-        for name in dict.fromkeys(named)
-        if name not in columns
-    ]
-    both = sorted(set(task.columns()) & set(task.targets())) if has_targets else []
-    problems += [
-        UserError(f"column '{name}' is both read and asked for", where="task", hint="leave the answer out of the input")
-        for name in both
-    ]
-    if problems:
-        raise Problems(problems)
-
-
-def card(example: Example, row: Row, settings: PrepareSettings, wanted: Sequence[str], source: str, file: str) -> Card:
-    """What is remembered of an example; its entity and slices are filled in."""
-    columns = {name: str(row.values.get(name, "")) for name in wanted}
-    entity = settings.split.entity_column()
-    example.entity = columns[entity] if entity else f"{source}:{row.line}"
-    held_out = any(columns[name] in values for name, values in settings.hold_out.items())
-    slices = {name: columns[column] for name, column in settings.slices.items()}
-    if settings.hold_out:
-        slices["unseen"] = slice_value(held_out)
-    example.slices |= slices
-    asked = json.dumps(example.input, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    answered = asked + json.dumps(example.target, sort_keys=True).encode()
-    unit = Unit(example.id, example.entity, example.answer() or "", file, columns)
-    return Card(
-        unit,
-        hashlib.sha256(asked).digest()[:12],
-        hashlib.sha256(answered).digest()[:12],
-        held_out,
-        slices=example.slices,
-    )
-
-
-def check_quarantine(
-    flow: Flow, quarantined: list[Quarantined], settings: PrepareSettings, source: dict[str, Any]
-) -> None:
-    """Stop when too many records could not be read, naming the first ones."""
-    if flow.read == 0:
-        raise UserError("holds no records", where=source["file"], hint="give a file with rows under its header")
-    if len(quarantined) <= settings.quarantine_limit * flow.read:
-        return
-    first = "; ".join(f"line {q.line}: {q.reason}" for q in quarantined[:3])
-    raise UserError(
-        f"{len(quarantined)} of {flow.read} records cannot be read (limit {settings.quarantine_limit:.1%}): {first}",
-        where=source["file"], hint="correct them, or raise prepare.quarantine_limit",
-    )  # fmt: skip
-
-
-def check_ids(cards: Sequence[Card], settings: PrepareSettings) -> None:
-    """Ids are unique."""
-    seen: set[str] = set()
-    for entry in cards:
-        if entry.unit.id in seen:
-            raise UserError(
-                f"the id '{entry.unit.id}' occurs twice", where=f"prepare.id_column '{settings.id_column}'",
-                hint="make the ids unique, or leave id_column out: line numbers then serve",
-            )  # fmt: skip
-        seen.add(entry.unit.id)
-
-
-def assign(cards: Sequence[Card], config: Prepare) -> None:
-    """Give each example its split; what is held out goes to test without the split seeing it."""
-    settings = config.prepare
-    for entity in {c.unit.entity for c in cards if c.held_out}:
-        for entry in cards:
-            if entry.unit.entity == entity and not entry.held_out:
-                raise UserError(
-                    f"'{entity}' has rows that are held out and rows that are not", where="prepare.hold_out",
-                    hint="hold out whole units of the split",
-                )  # fmt: skip
-    missing = [
-        f"{column}: {value}" for column, values in settings.hold_out.items() for value in values
-        if not any(c.unit.columns[column] == value for c in cards)
-    ]  # fmt: skip
-    if missing:
-        raise UserError(f"no row has {missing[0]}", where="prepare.hold_out", hint="check the spelling of the value")
-    free = [c for c in cards if not c.held_out]
-    for entry, split in zip(free, settings.split.assign([c.unit for c in free], config.seed), strict=True):
-        entry.split = split
-    for entry in cards:
-        if entry.held_out:
-            entry.split = "test"
-
-
-def deduplicate(cards: Sequence[Card], settings: PrepareSettings) -> Counter[str]:
-    """Drop exact duplicates from training and leaks from earlier splits; test rows are never dropped."""
-    gone: Counter[str] = Counter()
-    later = {"test": {c.asked for c in cards if c.split == "test"}}
-    later["validation"] = {c.asked for c in cards if c.split == "validation" and c.asked not in later["test"]}
-    seen: set[bytes] = set()
-    for entry in cards:
-        if settings.deduplicate.across and (
-            (entry.split == "train" and (entry.asked in later["test"] or entry.asked in later["validation"]))
-            or (entry.split == "validation" and entry.asked in later["test"])
-        ):
-            entry.split = ""
-            gone["same input in a later split"] += 1
-        elif settings.deduplicate.within and entry.split == "train":
-            if entry.answered in seen:
-                entry.split = ""
-                gone["duplicate in training"] += 1
-            seen.add(entry.answered)
-    return gone
-
-
-def check_labels(cards: Sequence[Card], task: Task) -> None:
-    """Training needs something to tell apart."""
-    labels = {c.unit.label for c in cards if c.split == "train"}
-    if task.objective == "classify" and len(labels) == 1:
-        raise UserError(
-            f"all training rows have the one label '{labels.pop()}'", where="task.label",
-            hint="classification needs at least two labels; check the column",
-        )  # fmt: skip
-
-
-def check_unknown_labels(cards: Sequence[Card], labels: Sequence[str]) -> None:
-    """Every label of validation and test must be learnable."""
-    if not labels:
-        return
-    strangers = sorted({c.unit.label for c in cards if c.split and c.unit.label not in labels})
-    if strangers:
-        raise UserError(
-            f"label '{strangers[0]}' occurs in validation or test but never in training", where="prepare.split",
-            hint="use `kind: stratified`, or merge labels that are this rare",
-        )  # fmt: skip
-
-
-def drafted(draft: Path, cards: Sequence[Card], split: str) -> Iterator[Example]:
-    """The examples of one split, from disk."""
-    with draft.open(encoding="utf-8") as file:
-        for line, entry in zip(file, cards, strict=True):
-            if entry.split == split:
-                example = Example(**json.loads(line))
-                example.split = split
-                yield example
-
-
-class Audit:
-    """The supervision audit: what carries loss, what was cut, what must not happen."""
-
-    def __init__(self) -> None:
-        self.kept: Counter[str] = Counter()
-        self.tokens = self.supervised = self.truncated = self.cut_tokens = self.dropped = self.giveaways = self.n = 0
-        self.problems: Counter[str] = Counter()
-        self.first: dict[str, str] = {}
-        self.longest = 0
-
-    def each(
-        self, examples: Iterable[Example], objective: Objective, task: Task, tokenizer: Any, architecture: str,
-        labels: Sequence[str], settings: PrepareSettings, split: str, previews: Any,
-    ) -> Iterator[Example]:  # fmt: skip
-        """Pass examples through, looking at each; those that do not fit are cut, dropped or refused."""
-        for example in examples:
-            encoded = objective.encode(example, task, tokenizer, architecture, labels, settings.max_length)
-            if encoded.cut_tokens and settings.truncation == "drop":
-                self.dropped += 1
-                continue
-            self.kept[split] += 1
-            self.look(example, encoded, task, tokenizer)
-            if split == "train" and self.kept[split] <= PREVIEWS:
-                previews.write(
-                    json.dumps({"id": example.id, "pieces": pieces(encoded, tokenizer)}, ensure_ascii=False) + "\n"
-                )
-            yield example
-
-    def look(self, example: Example, encoded: Encoded, task: Task, tokenizer: Any) -> None:
-        """Count one example and note what is wrong with its supervision."""
-        self.n += 1
-        self.tokens += encoded.length
-        self.supervised += encoded.n_supervised
-        self.longest = max(self.longest, encoded.length + encoded.cut_tokens)
-        self.truncated += encoded.cut_tokens > 0
-        self.cut_tokens += encoded.cut_tokens
-        label = example.answer() or ""
-        if task.objective == "classify":
-            self.giveaways += bool(re.search(rf"(?<!\w){re.escape(label)}(?!\w)", str(task.prompt(example))))
-            return
-        supervised = encoded.labels or [
-            t for t, carries in zip(encoded.ids, encoded.supervised, strict=True) if carries
-        ]
-        if not supervised:
-            self.note("no supervised token", example)
-        elif encoded.cut_tokens and label and len(supervised) >= len(encoded.ids) - 1:
-            self.note("an answer that does not fit", example)
-        elif tokenizer.eos_token_id not in supervised and not isinstance(task.prompt(example), list):
-            self.note("an answer without end token", example)
-
-    def note(self, problem: str, example: Example) -> None:
-        """Remember a problem and the first row that has it."""
-        self.problems[problem] += 1
-        self.first.setdefault(problem, f"{example.origin['file']}:{example.origin['row']}")
-
-    def judge(self, file: str, settings: PrepareSettings) -> None:
-        """Refuse supervision that would train the wrong thing."""
-        found = [
-            UserError(
-                f"{count} of {self.n} examples have {problem}",
-                where=self.first[problem],
-                hint="raise prepare.max_length",
-            )
-            for problem, count in self.problems.items()
-        ]
-        if self.truncated and settings.truncation == "error":
-            found.append(
-                UserError(
-                    f"{self.truncated} examples are longer than {settings.max_length} tokens (the longest has {self.longest})",
-                    where="prepare.max_length", hint="raise it, or set prepare.truncation to cut_input or drop",
-                )
-            )  # fmt: skip
-        if self.giveaways > GIVEAWAY * self.n and self.n >= 20:
-            found.append(
-                UserError(
-                    f"the label stands in the input of {self.giveaways} of {self.n} rows", where=file,
-                    hint="the model would only copy it; leave that column or text out of the input",
-                )
-            )  # fmt: skip
-        if found:
-            raise Problems(found)
-
-    def facts(self) -> dict[str, Any]:
-        """For the manifest and the report."""
-        return {
-            "examples": self.n, "tokens": self.tokens, "supervised_tokens": self.supervised, "truncated": self.truncated,
-            "cut_tokens": self.cut_tokens, "longest": self.longest,
-        }  # fmt: skip
-
-
-def pieces(encoded: Encoded, tokenizer: Any) -> list[tuple[str, bool]]:
-    """Tokens as text, each with whether it carries loss; what an encoder-decoder writes stands after what it reads."""
-    ids = [*encoded.ids, *encoded.labels]
-    carries = ([*encoded.supervised] or [False] * len(encoded.ids)) + [True] * len(encoded.labels)
-    return [(tokenizer.decode([token]), loss) for token, loss in zip(ids, carries, strict=True)]
-
-
-def slice_counts(cards: Sequence[Card]) -> dict[str, dict[str, int]]:
-    """Examples per value of each slice."""
-    found: dict[str, Counter[str]] = {}
-    for entry in cards:
-        for name, value in entry.slices.items():
-            found.setdefault(name, Counter())[value] += bool(entry.split)
-    return {name: dict(sorted(counts.items())) for name, counts in sorted(found.items())}
-
-
-def seen_in_training(cards: Sequence[Card]) -> int:
-    """Test examples whose very input stands in training."""
-    training = {c.asked for c in cards if c.split == "train"}
-    return sum(c.split == "test" and c.asked in training for c in cards)
-
-
-def conflicting(cards: Sequence[Card]) -> int:
-    """Training examples whose input occurs there with more than one answer."""
-    answers: dict[bytes, set[bytes]] = {}
-    for entry in cards:
-        if entry.split == "train":
-            answers.setdefault(entry.asked, set()).add(entry.answered)
-    return sum(c.split == "train" and len(answers[c.asked]) > 1 for c in cards)
-
-
-def fingerprint(cards: Sequence[Card], split: str) -> str:
-    """What a split holds, as a hash: openings are counted against it."""
-    return hashlib.sha256(b"".join(sorted(c.answered for c in cards if c.split == split))).hexdigest()[:20]
+def counted(fates: Counter[str] | dict[str, int]) -> dict[str, int]:
+    """Those fates that befell anything."""
+    return {name: n for name, n in fates.items() if n}
 
 
 def fates_in_words(dropped: Counter[str]) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from luthier import seams
 from luthier.choice import Settings
+from luthier.facts import Cases, Confusion, ErrorPattern, Figure, Figures, Scores, SystemScores, WorstCase
 from luthier.metrics import Metric
-from luthier.resample import estimate, label_set, totals
-from luthier.seams import Example, Prediction
+from luthier.resample import estimate, totals
+from luthier.seams import Example, Label, Prediction
 from luthier.store import Artifact, Out, stage
+from luthier.tasks import Task
 
 TUNED = "tuned"
 CONFUSED = 50  # labels of the largest confusion matrix
@@ -22,84 +23,94 @@ GROUPS = 60  # values of a slice beyond which it is not broken down
 class Score(Settings):
     """What is measured."""
 
+    task: Task
+    """Its form alone, to show examples by."""
     metrics: list[Metric]
+    split: Literal["train", "validation", "test"]
     worst: int
     seed: int
-    classes: bool
-    """Whether outputs are labels, so that a confusion matrix makes sense."""
 
 
-@stage(version=1)
+@stage(version=2)
 def score(config: Score, out: Out, examples: Artifact, tuned: Artifact, **rivals: Artifact) -> dict[str, Any]:
     """File `scores.json` (figures) and `cases.json` (error patterns and worst cases, with row text)."""
+    asked = {example.id: example for example in seams.read(examples.path / config.split, Example)}
     systems = {name: list(seams.read(a.path / "predictions", Prediction)) for name, a in rivals.items()}
-    systems[TUNED] = list(seams.read(tuned.path / "predictions", Prediction))
-    labels = label_set(*systems.values())
-    scored = {
-        name: {"metrics": figures(config, rows, labels), "slices": sliced(config, rows, labels)}
-        for name, rows in systems.items()
+    systems[TUNED] = best = list(seams.read(tuned.path / "predictions", Prediction))
+    scores = Scores(
+        main=config.metrics[0].kind,
+        order=list(systems),
+        higher_is_better={metric.kind: metric.higher_is_better for metric in config.metrics},
+        systems={
+            name: SystemScores(metrics=figures(config, rows, asked), slices=sliced(config, rows, asked))
+            for name, rows in systems.items()
+        },
+        confusion=confusion(best),
+    )
+    (out.folder / "scores.json").write_text(scores.model_dump_json(indent=1), encoding="utf-8")
+    cases = Cases(errors=patterns(best), worst=worst(best, asked, config))
+    (out.folder / "cases.json").write_text(cases.model_dump_json(indent=1), encoding="utf-8")
+    return scores.model_dump(mode="json", include={"main", "order"}) | {
+        "systems": {name: system.model_dump(mode="json")["metrics"] for name, system in scores.systems.items()}
     }
-    best = systems[TUNED]
-    scores = {
-        "main": config.metrics[0].kind, "order": list(systems), "systems": scored,
-        "confusion": confusion(best) if config.classes and len(label_set(best)) <= CONFUSED else None,
-    }  # fmt: skip
-    (out.folder / "scores.json").write_text(json.dumps(scores, indent=1, ensure_ascii=False))
-    inputs = {example.id: example for example in seams.read(examples.path / "test", Example)}
-    cases = {"errors": patterns(best), "worst": worst(best, inputs, config.worst)}
-    (out.folder / "cases.json").write_text(json.dumps(cases, indent=1, ensure_ascii=False))
-    return {
-        "main": scores["main"], "order": scores["order"],
-        "systems": {name: entry["metrics"] for name, entry in scored.items()},
-    }  # fmt: skip
 
 
-def figures(config: Score, predictions: Sequence[Prediction], labels: list[str]) -> dict[str, Any]:
+def figures(config: Score, predictions: Sequence[Prediction], asked: Mapping[str, Example]) -> Figures:
     """Each metric with estimate, interval, n and details."""
     found = {}
     for metric in config.metrics:
-        result = estimate(metric, predictions, labels, config.seed)
-        details = metric.details(totals(metric, predictions, labels), labels)
-        found[metric.kind] = {
-            "estimate": None if result.estimate != result.estimate else result.estimate, "interval": result.interval,
-            "n": result.n, "entities": result.entities, "unit": metric.unit, "details": details,
-        }  # fmt: skip
+        result = estimate(metric, predictions, asked, config.seed)
+        found[metric.kind] = Figure(
+            estimate=None if result.estimate != result.estimate else result.estimate,
+            interval=result.interval,
+            n=result.n,
+            entities=result.entities,
+            unit=metric.unit,
+            details=metric.details(totals(metric, predictions, asked)),
+        )
     return found
 
 
-def sliced(config: Score, predictions: Sequence[Prediction], labels: list[str]) -> dict[str, dict[str, Any]]:
+def sliced(
+    config: Score, predictions: Sequence[Prediction], asked: Mapping[str, Example]
+) -> dict[str, dict[str, Figures]]:
     """The same figures for every value of every slice."""
     names = sorted({name for prediction in predictions for name in prediction.slices})
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Figures]] = {}
     for name in names:
         groups: dict[str, list[Prediction]] = {}
         for prediction in predictions:
             groups.setdefault(prediction.slices.get(name, ""), []).append(prediction)
         if len(groups) <= GROUPS:
-            found[name] = {value: figures(config, rows, labels) for value, rows in sorted(groups.items())}
+            found[name] = {value: figures(config, rows, asked) for value, rows in sorted(groups.items())}
     return found
 
 
-def confusion(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Counts by truth (rows) and answer (columns)."""
-    labels = label_set(predictions)
+def confusion(predictions: Sequence[Prediction]) -> Confusion | None:
+    """Counts by truth (rows) and answer (columns), where answers are labels and not too many."""
+    pairs = [(str(p.target), str(p.output)) for p in predictions if isinstance(p.output, Label)]
+    labels = sorted({label for pair in pairs for label in pair})
+    if not pairs or len(labels) > CONFUSED:
+        return None
     place = {label: index for index, label in enumerate(labels)}
     matrix = [[0] * len(labels) for _ in labels]
-    for prediction in predictions:
-        matrix[place[str(prediction.target)]][place[prediction.output]] += 1
-    return {"labels": labels, "matrix": matrix}
+    for target, output in pairs:
+        matrix[place[target]][place[output]] += 1
+    return Confusion(labels=labels, matrix=matrix)
 
 
-def patterns(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+def patterns(predictions: Sequence[Prediction]) -> list[ErrorPattern]:
     """The commonest ways of being wrong."""
     wrong = [p for p in predictions if p.output != p.target]
     counts = Counter(f"{p.slices['column']}: {difference(p)}" if "column" in p.slices else difference(p) for p in wrong)
-    return [{"pattern": pattern, "n": n} for pattern, n in counts.most_common(10)]
+    return [ErrorPattern(pattern=pattern, n=n) for pattern, n in counts.most_common(10)]
 
 
 def difference(prediction: Prediction) -> str:
     """How an answer differs from the truth, in words."""
-    got, wanted = prediction.output, str(prediction.target)
+    got, wanted = str(prediction.output), str(prediction.target)
+    if prediction.output.kind != "text":
+        return f"another {prediction.output.kind.removesuffix('s')}"
     if not got:
         return "nothing was written"
     if got.casefold() == wanted.casefold():
@@ -119,26 +130,17 @@ def difference(prediction: Prediction) -> str:
     return "letters and digits differ"
 
 
-def worst(predictions: Sequence[Prediction], inputs: dict[str, Example], n: int) -> list[dict[str, Any]]:
+def worst(predictions: Sequence[Prediction], asked: Mapping[str, Example], config: Score) -> list[WorstCase]:
     """Wrong answers that the model was surest of."""
-    wrong = sorted((p for p in predictions if p.output != p.target), key=lambda p: (-p.confidence, p.id))[:n]
+    wrong = sorted((p for p in predictions if p.output != p.target), key=lambda p: (-p.confidence, p.id))
     return [
-        {
-            "id": p.id, "input": readable(inputs[p.id]), "target": p.target, "output": p.output,
-            "confidence": p.confidence, "slices": p.slices,
-        }
-        for p in wrong
-    ]  # fmt: skip
-
-
-def readable(example: Example) -> str:
-    """An input in one line."""
-    if "fields" in example.input:
-        fields = example.input["fields"]
-        if "value" in fields and isinstance(fields.get("context"), dict):
-            context = ", ".join(str(value) for value in fields["context"].values())
-            return f"{fields['value']} ({', '.join(part for part in (fields['column'], context) if part)})"
-        return "; ".join(f"{name}: {value}" for name, value in fields.items())
-    if "messages" in example.input:
-        return " / ".join(f"{m['role']}: {m['content']}" for m in example.input["messages"])
-    return str(example.input["text"])
+        WorstCase(
+            id=p.id,
+            input=config.task.readable(asked[p.id]),
+            target=str(p.target),
+            output=str(p.output),
+            confidence=p.confidence,
+            slices=p.slices,
+        )
+        for p in wrong[: config.worst]
+    ]

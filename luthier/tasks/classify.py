@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from luthier.readers import Row
-from luthier.seams import Example, Prediction
-from luthier.tasks import Dropped, Task, text_of
+from luthier.seams import Answer, Dropped, Example, Label, Prediction
+from luthier.tasks import Task, suggestion, text_of
 
 
 class Classify(Task):
     """Text or columns -> label, by an encoder or a decoder with a classification head."""
 
-    objective: ClassVar[Literal["causal", "classify"]] = "classify"
+    objective: ClassVar[str] = "classify"
+    answers: ClassVar[str] = "label"
+    outside: ClassVar[tuple[str, ...]] = ("table",)
+    cue: ClassVar[str] = " =>"
     recommended_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "f1")
     recommended_baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf", "untuned")
 
@@ -36,16 +39,13 @@ class Classify(Task):
             raise ValueError("needs either `text` or `columns`")
         return self
 
-    def tables(self) -> dict[str, str]:
-        return {"table": self.table}
-
     def columns(self) -> list[str]:
         return [self.text] if self.text else list(self.fields)
 
     def targets(self) -> list[str]:
         return [self.label]
 
-    def examples(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
+    def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         column = self.text or ",".join(self.fields)
         read = {name: text_of(row.values.get(name)) for name in self.columns()}
         if not any(value.strip() for value in read.values()):
@@ -56,19 +56,28 @@ class Classify(Task):
             yield Dropped("no target", row.line, self.label)
             return
         yield Example(
-            id=str(row.line), task=self.kind, input={"text": read[self.text]} if self.text else {"fields": read},
-            target=None if label is None else {"label": label},
+            id=str(row.line),
+            task=self.kind,
+            input={"text": read[self.text]} if self.text else {"fields": read},
+            target=None if label is None else Label(label),
             origin={"file": row.file, "row": row.line, "column": column},
-        )  # fmt: skip
+        )
 
     def prompt(self, example: Example) -> str:
         if "text" in example.input:
             return str(example.input["text"])
         return "\n".join(f"{name}: {value}" for name, value in example.input["fields"].items())
 
-    def apply(self, values: dict[str, Any], predictions: list[Prediction]) -> dict[str, Any]:
-        found = predictions[0] if predictions else None
-        return {
-            f"{self.label}_suggestion": found.output if found else "",
-            f"{self.label}_confidence": f"{found.confidence:.3f}" if found else "",
-        }
+    def completion(self, answer: Answer) -> str:
+        return f" {answer}"
+
+    def parse(self, text: str, example: Example) -> Answer:
+        return Label(text.strip())
+
+    def readable(self, example: Example) -> str:
+        if "text" in example.input:
+            return str(example.input["text"])
+        return "; ".join(f"{name}: {value}" for name, value in example.input["fields"].items())
+
+    def cells(self, row: Mapping[str, Any], predictions: list[Prediction]) -> dict[str, Any]:
+        return suggestion(self.label, predictions[0] if predictions else None)

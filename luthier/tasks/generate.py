@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 from luthier.readers import Row
-from luthier.seams import Example, Prediction
-from luthier.tasks import Dropped, Task, text_of
+from luthier.seams import Dropped, Example, Prediction, Text
+from luthier.tasks import Task, suggestion, text_of
 
 ROLES = ("system", "user", "assistant")
 
 
 class Generate(Task):
     """Prompt -> completion, or messages through the base's own chat template."""
+
+    outside: ClassVar[tuple[str, ...]] = ("table",)
+    form_settings: ClassVar[tuple[str, ...]] = ("chat_template",)
 
     table: str
     """File with the conversations or prompts."""
@@ -26,16 +29,13 @@ class Generate(Task):
     chat_template: str = ""
     """A Jinja chat template to use instead of the base's own; required for messages when the base has none."""
 
-    def tables(self) -> dict[str, str]:
-        return {"table": self.table}
-
     def columns(self) -> list[str]:
         return []
 
     def targets(self) -> list[str]:
         return []
 
-    def examples(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
+    def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         origin = {"file": row.file, "row": row.line, "column": ""}
         if self.messages_column in row.values:
             messages = row.values[self.messages_column]
@@ -48,7 +48,7 @@ class Generate(Task):
             if truth is not None and (answer is None or answer["role"] != "assistant"):
                 yield Dropped("last message is not the assistant's", row.line, self.messages_column)
                 return
-            known = {"text": answer["content"]} if answer and truth is not None else None
+            known = Text(answer["content"]) if answer and truth is not None else None
             yield Example(id=str(row.line), task=self.kind, input={"messages": asked}, target=known, origin=origin)
             return
         if self.prompt_column not in row.values:
@@ -59,21 +59,28 @@ class Generate(Task):
             yield Dropped("no target", row.line, self.completion_column)
             return
         yield Example(
-            id=str(row.line), task=self.kind, input={"text": text_of(row.values[self.prompt_column])},
-            target={"text": answer_text} if truth is not None else None, origin=origin,
-        )  # fmt: skip
+            id=str(row.line),
+            task=self.kind,
+            input={"text": text_of(row.values[self.prompt_column])},
+            target=Text(answer_text) if truth is not None else None,
+            origin=origin,
+        )
 
     def prompt(self, example: Example) -> str | list[dict[str, str]]:
         if "messages" in example.input:
             return list(example.input["messages"])
         return str(example.input["text"])
 
-    def apply(self, values: dict[str, Any], predictions: list[Prediction]) -> dict[str, Any]:
-        found = predictions[0] if predictions else None
-        return {
-            "completion_suggestion": found.output if found else "",
-            "completion_confidence": f"{found.confidence:.3f}" if found else "",
-        }
+    def template_of_chats(self) -> str:
+        return self.chat_template
+
+    def readable(self, example: Example) -> str:
+        if "messages" in example.input:
+            return " / ".join(f"{m['role']}: {m['content']}" for m in example.input["messages"])
+        return str(example.input["text"])
+
+    def cells(self, row: Mapping[str, Any], predictions: list[Prediction]) -> dict[str, Any]:
+        return suggestion("completion", predictions[0] if predictions else None)
 
 
 def fault(messages: Any) -> str:

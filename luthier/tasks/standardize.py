@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from luthier.readers import Row
-from luthier.seams import Example, Prediction
-from luthier.tasks import Dropped, Task, text_of
+from luthier.seams import Answer, Dropped, Example, Prediction, Text
+from luthier.tasks import Cell, Task, suggestion, text_of
 
 
 class Standardize(Task):
     """Messy value -> canonical value, for one column or several."""
 
+    about_cells: ClassVar[bool] = True
+    outside: ClassVar[tuple[str, ...]] = ("table", "target_table")
+    row_by_row: ClassVar[tuple[str, ...]] = ("target_table",)
+    form_settings: ClassVar[tuple[str, ...]] = ("template",)
     recommended_baselines: ClassVar[tuple[str, ...]] = ("identity", "rules", "untuned")
 
     table: str
@@ -53,16 +57,13 @@ class Standardize(Task):
         """Messy column -> canonical column."""
         return dict(self.fields) or {self.column: self.target}
 
-    def tables(self) -> dict[str, str]:
-        return {"table": self.table, **({"target_table": self.target_table} if self.target_table else {})}
-
     def columns(self) -> list[str]:
         return [*self.pairs(), *self.context]
 
     def targets(self) -> list[str]:
         return list(self.pairs().values())
 
-    def examples(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
+    def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         context = {name: text_of(row.values.get(name)) for name in self.context}
         for column, target in self.pairs().items():
             value = text_of(row.values.get(column))
@@ -74,26 +75,35 @@ class Standardize(Task):
                 yield Dropped("no target", row.line, column)
                 continue
             yield Example(
-                id=f"{row.line}:{column}", task=self.kind,
+                id=f"{row.line}:{column}",
+                task=self.kind,
                 input={"fields": {"column": column, "value": value, "context": context}},
-                target=None if answer is None else {"text": answer}, slices={"column": column},
+                target=None if answer is None else Text(answer),
+                slices={"column": column},
                 origin={"file": row.file, "row": row.line, "column": column},
-            )  # fmt: skip
+            )
 
     def prompt(self, example: Example) -> str:
         fields = example.input["fields"]
         parts = {"column": fields["column"], "value": fields["value"], "context": ", ".join(fields["context"].values())}
         text = self.template.format(**{**fields["context"], **parts})
-        return text if self.context else text.replace(" :", ":")
+        return text if fields["context"] else text.replace(" :", ":")
 
-    def completion(self, answer: str) -> str:
+    def completion(self, answer: Answer) -> str:
         return f" {answer}"
 
-    def apply(self, values: dict[str, Any], predictions: list[Prediction]) -> dict[str, Any]:
-        cells: dict[str, Any] = {}
+    def readable(self, example: Example) -> str:
+        cell = self.cell(example)
+        beside = ", ".join(part for part in (cell.column, *cell.context.values()) if part)
+        return f"{cell.value} ({beside})"
+
+    def cell(self, example: Example) -> Cell:
+        fields = example.input["fields"]
+        return Cell(fields["column"], fields["value"], fields["context"])
+
+    def cells(self, row: Mapping[str, Any], predictions: list[Prediction]) -> dict[str, Any]:
         by_column = {prediction.slices["column"]: prediction for prediction in predictions}
+        found: dict[str, Any] = {}
         for column in self.pairs():
-            found = by_column.get(column)
-            cells[f"{column}_suggestion"] = found.output if found else ""
-            cells[f"{column}_confidence"] = f"{found.confidence:.3f}" if found else ""
-        return cells
+            found |= suggestion(column, by_column.get(column))
+        return found

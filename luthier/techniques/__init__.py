@@ -1,60 +1,130 @@
-"""Techniques: what is trained and how, at five moments of the training loop."""
+"""Techniques: settings say what is trained and how; `start` returns what lives while training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from luthier.choice import Choice
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-MOMENTS_WITH_ONE_OWNER = ("groups", "backward")
+    from luthier.batching import Encoded
+    from luthier.losses import Needs, Outputs
+    from luthier.model import Model
+    from luthier.store import Artifact
+
+MOMENTS_WITH_ONE_OWNER = ("groups", "losses", "backward")
+
+
+class Running:
+    """A technique while it trains. The moments that it does not write itself do nothing.
+
+    `epoch`: any number, in recipe order. `penalty`: summed. `groups`, `losses` and `backward`: one owner each.
+    """
+
+    needs: ClassVar[Needs] = "losses"  # what a forward pass must leave for `losses`
+
+    def epoch(self, n: int, history: Sequence[Mapping[str, Any]]) -> bool:
+        """Before epoch `n` (from 0), with the evaluations so far; true when what trains has changed."""
+        return False
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Parameter groups for the optimizer: dicts with params, lr, weight_decay, name. Asked again after a change."""
+        raise NotImplementedError
+
+    def losses(self, batch: Sequence[Encoded], losses_B: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+        """The objective's losses (B,), in nats and weighted, wrapped or replaced."""
+        return losses_B
+
+    def penalty(self) -> torch.Tensor | None:
+        """A scalar added to the loss of an optimizer step, asked once for each, however it is cut; None adds nothing."""
+        return None
+
+    def backward(self, losses_B: torch.Tensor) -> None:
+        """Turn per-example losses (B,), already divided by what the whole step covers, into gradients."""
+        losses_B.sum().backward()
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """What a checkpoint must keep, as named tensors and as JSON; with `restore` it makes resuming exact."""
+        return {}, {}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        """Take up `state` again."""
 
 
 class Technique(Choice):
-    """A way of training. The moments that a technique does not write itself do nothing.
-
-    `attach` and `epoch`: any number, in recipe order. `penalty`: summed. `groups` and `backward`: one owner.
-    """
+    """A way of training."""
 
     family: ClassVar[str] = "techniques"
     excludes: ClassVar[dict[str, str]] = {}  # kind of another technique -> why the two do not combine
     recommended_learning_rate: ClassVar[float | None] = None
+    running: ClassVar[type[Running]] = Running  # what `start` returns; its overridden moments are those it owns
+    inputs: ClassVar[tuple[str, ...]] = ()  # settings that name a file or folder, which `start` gets as an artifact
+    layout: ClassVar[Literal["rows"] | None] = None  # "rows": examples must not be packed end to end
 
-    def attach(self, model: nn.Module) -> nn.Module:
-        """Change the model before training: freeze, wrap, add; returns the model to train."""
-        return model
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.outside = cls.inputs
 
-    def groups(self, model: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-        """Parameter groups for the optimizer: dicts with params, lr, name."""
-        raise NotImplementedError
-
-    def epoch(self, model: nn.Module, n: int, history: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """Before epoch `n` (from 0): new parameter groups, or None to go on with the old ones."""
-        return None
-
-    def penalty(self, model: nn.Module, batch: Any, outputs: Any) -> torch.Tensor | None:
-        """A scalar added to the loss of an optimizer step, or None."""
-        return None
-
-    def backward(self, losses: torch.Tensor) -> None:
-        """Turn per-example losses (B,) into gradients."""
-        raise NotImplementedError
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint must keep, as JSON; with `restore` it makes resuming exact."""
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up `state` again."""
+    def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
+        """Change the model (freeze, wrap, add) and return what lives while it trains."""
+        return self.running()
 
 
-def owns(technique: Technique, moment: str) -> bool:
+class Together(Running):
+    """All running techniques of a recipe as one."""
+
+    def __init__(self, running: Sequence[Running]) -> None:
+        self.running = list(running)
+        self.needs = "logits" if any(each.needs == "logits" for each in running) else "losses"  # type: ignore[misc]
+        self._owners = {moment: self._owner(moment) for moment in MOMENTS_WITH_ONE_OWNER}
+
+    def _owner(self, moment: str) -> Running | None:
+        return next((each for each in self.running if owns(type(each), moment)), None)
+
+    @property
+    def groups_owner(self) -> Running | None:
+        """Who divides the parameters into groups, if anybody does."""
+        return self._owners["groups"]
+
+    def epoch(self, n: int, history: Sequence[Mapping[str, Any]]) -> bool:
+        changed = [each.epoch(n, history) for each in self.running]
+        return any(changed)
+
+    def losses(self, batch: Sequence[Encoded], losses_B: torch.Tensor, outputs: Outputs) -> torch.Tensor:
+        owner = self._owners["losses"]
+        return owner.losses(batch, losses_B, outputs) if owner else losses_B
+
+    def penalty(self) -> torch.Tensor | None:
+        found = [penalty for each in self.running if (penalty := each.penalty()) is not None]
+        return sum(found[1:], found[0]) if found else None
+
+    def backward(self, losses_B: torch.Tensor) -> None:
+        owner = self._owners["backward"]
+        if owner is not None:
+            owner.backward(losses_B)
+        else:
+            super().backward(losses_B)
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        tensors: dict[str, torch.Tensor] = {}
+        facts: dict[str, Any] = {}
+        for number, each in enumerate(self.running):
+            own, facts[str(number)] = each.state()
+            tensors |= {f"{number}/{name}": tensor for name, tensor in own.items()}
+        return tensors, facts
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        for number, each in enumerate(self.running):
+            own = {name.partition("/")[2]: t for name, t in tensors.items() if name.partition("/")[0] == str(number)}
+            each.restore(own, facts[str(number)])
+
+
+def owns(running: type[Running], moment: str) -> bool:
     """Whether a technique writes a moment itself."""
-    return getattr(type(technique), moment) is not getattr(Technique, moment)
+    return getattr(running, moment) is not getattr(Running, moment)
 
 
 def conflicts(techniques: Sequence[Technique]) -> str:
@@ -68,7 +138,7 @@ def conflicts(techniques: Sequence[Technique]) -> str:
             if other in kinds:
                 return f"{technique.kind} and {other} do not combine: {reason}"
     for moment in MOMENTS_WITH_ONE_OWNER:
-        owners = [technique.kind for technique in techniques if owns(technique, moment)]
+        owners = [technique.kind for technique in techniques if owns(technique.running, moment)]
         if len(owners) > 1:
             return f"{' and '.join(owners)} both decide `{moment}`; use one of them"
     return ""

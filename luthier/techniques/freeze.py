@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from luthier.errors import UserError
 from luthier.model import layer_of, n_layers
-from luthier.techniques import Technique
+from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
-    from torch import nn
+    from luthier.model import Model
+    from luthier.store import Artifact
 
 
 class Freeze(Technique):
@@ -25,19 +27,21 @@ class Freeze(Technique):
     patterns: list[str] = []
     """Further parameters by name, with * and ?, such as `*.attention.*`."""
 
-    def attach(self, model: nn.Module) -> nn.Module:
-        if self.layers > n_layers(model):
+    def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
+        names = [name for name, _ in model.named_parameters()]
+        n = n_layers(names)
+        if self.layers > n:
             raise UserError(
-                f"layers is {self.layers}, but the base has {n_layers(model)}", where="train.techniques freeze",
-                hint=f"use at most {n_layers(model)}",
-            )  # fmt: skip
+                f"layers is {self.layers}, but the base has {n}",
+                where="train.techniques freeze",
+                hint=f"use at most {n}",
+            )
         for pattern in self.patterns:
-            if not any(fnmatch.fnmatch(name, pattern) for name, _ in model.named_parameters()):
-                example = next(name for name, _ in model.named_parameters())
+            if not any(fnmatch.fnmatch(name, pattern) for name in names):
                 raise UserError(
                     f"no parameter matches '{pattern}'",
                     where="train.techniques freeze",
-                    hint=f"names look like {example}",
+                    hint=f"names look like {names[0]}",
                 )
         for name, parameter in model.named_parameters():
             layer = layer_of(name)
@@ -47,7 +51,7 @@ class Freeze(Technique):
                 or any(fnmatch.fnmatch(name, pattern) for pattern in self.patterns)
             ):
                 parameter.requires_grad_(False)
-        return model
+        return Running()
 
 
 def is_embedding(name: str) -> bool:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from luthier.techniques import Technique
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class Full(Technique):
@@ -17,6 +14,3 @@ class Full(Technique):
         "lora": "lora trains small matrices beside frozen weights, full trains the weights"
     }
     recommended_learning_rate: ClassVar[float | None] = 1e-5
-
-    def attach(self, model: nn.Module) -> nn.Module:
-        return model

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from luthier.model import layer_of, purpose_of, quiet
-from luthier.techniques import Technique
+from luthier.model import layer_of, peft_task, quiet
+from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from luthier.model import Model
+    from luthier.store import Artifact
 
 
 class Lora(Technique):
@@ -31,25 +35,28 @@ class Lora(Technique):
     dora: bool = False
     """Learn magnitude and direction apart (Liu et al. 2024); slower, often better at low ranks."""
 
-    def attach(self, model: nn.Module) -> nn.Module:
+    def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         from peft import LoraConfig, get_peft_model
 
-        layers = {layer for name, _ in model.named_parameters() if (layer := layer_of(name)) is not None}
-        frozen = {
-            layer
-            for name, p in model.named_parameters()
-            if (layer := layer_of(name)) is not None and not p.requires_grad
-        }
-        attention = self.targets == "attention"
+        parameters = {name: p for name, p in model.named_parameters() if layer_of(name) is not None}
+        frozen = {layer_of(name) for name, p in parameters.items() if not p.requires_grad}
+        free = sorted(layer for name in parameters if (layer := layer_of(name)) is not None and layer not in frozen)
         config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
-            target_modules=linear_modules(model, attention) if isinstance(self.targets, str) else self.targets,
-            lora_dropout=self.dropout, use_rslora=self.rslora, use_dora=self.dora, task_type=purpose_of(model),
-            fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
-            layers_to_transform=sorted(layers - frozen) if frozen else None,
-        )  # fmt: skip
+            r=self.rank,
+            lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
+            target_modules=self.targets
+            if isinstance(self.targets, list)
+            else linear_modules(model.bare, self.targets == "attention"),
+            lora_dropout=self.dropout,
+            use_rslora=self.rslora,
+            use_dora=self.dora,
+            task_type=peft_task(model),
+            fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.bare.modules()),
+            layers_to_transform=sorted(set(free)) if frozen else None,
+        )
         with quiet():
-            return get_peft_model(model, config)
+            model.forward = get_peft_model(model.bare, config)
+        return Running()
 
 
 def linear_modules(model: nn.Module, attention: bool) -> list[str]:

@@ -14,7 +14,10 @@ from luthier import flow, model
 from luthier.bases.hub import Hub
 from luthier.bases.package import CATALOGUE, Package, join
 from luthier.errors import UserError
+from luthier.generate import embed
 from luthier.store import Out, Silent, Store
+
+WRITES = model.Head("AutoModelForCausalLM")
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +28,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("shape", "architecture"),
-    [("llama", "decoder"), ("gemma3", "decoder"), ("gpt2", "decoder"), ("bert", "encoder"), ("mpnet", "encoder"), ("t5", "encoder-decoder")],
-)  # fmt: skip
+    [
+        ("llama", "decoder"),
+        ("gemma3", "decoder"),
+        ("gpt2", "decoder"),
+        ("bert", "encoder"),
+        ("mpnet", "encoder"),
+        ("t5", "encoder-decoder"),
+    ],
+)
 def test_the_architecture_of_a_folder_is_recognised(folders: dict[str, Path], shape: str, architecture: str) -> None:
     assert model.architecture_of(folders[shape]) == architecture
     if architecture == "encoder":
         with pytest.raises(UserError, match="is an encoder, which cannot write text"):
-            model.load(folders[shape], purpose="text", device="cpu")
-    assert model.load(folders[shape], purpose="label", labels=["a", "b"], device="cpu").labels == ["a", "b"]
+            model.load(folders[shape], WRITES, device="cpu")
+    head = model.Head("AutoModelForSequenceClassification", ("a", "b"))
+    assert model.load(folders[shape], head, device="cpu").labels == ("a", "b")
 
 
 CANARY = b"cos\nsystem\n(S'touch canary'\ntR."
@@ -47,11 +58,14 @@ CANARY = b"cos\nsystem\n(S'touch canary'\ntR."
             lambda f: ((f / "model.safetensors").unlink(), (f / "pytorch_model.bin").write_bytes(CANARY)),
             "has no safetensors weights (only pytorch_model.bin, a pickle, which can run code when read)",
         ),
-        (lambda f: change(f, model_type="vit"), "holds a model of type 'vit', which is neither a text encoder, decoder nor"),
+        (
+            lambda f: change(f, model_type="vit"),
+            "holds a model of type 'vit', which is neither a text encoder, decoder nor",
+        ),
         (lambda f: change(f, model_type="no-such-model"), "model type 'no-such-model' is not known to transformers"),
         (lambda f: change(f, auto_map={"AutoModel": "evil.Model"}), "needs code of its own to load (auto_map)"),
     ],
-)  # fmt: skip
+)
 def test_a_folder_that_cannot_be_trained_says_why(
     folders: dict[str, Path], tmp_path: Path, harm: object, sentence: str
 ) -> None:
@@ -59,7 +73,7 @@ def test_a_folder_that_cannot_be_trained_says_why(
     shutil.copytree(folders["llama"], folder)
     harm(folder)  # type: ignore[operator]
     with pytest.raises(UserError) as told:
-        model.load(folder, purpose="text", device="cpu")
+        model.load(folder, WRITES, device="cpu")
     assert sentence in told.value.sentence()
     assert not (tmp_path / "canary").exists()
 
@@ -85,7 +99,7 @@ def test_the_hub_serves_from_its_local_cache_without_a_network(
     base = flow.base_model(Hub(name="team/tiny"), None, store)  # type: ignore[arg-type]
     assert base.facts["revision"] == commit
     assert base.facts["license"] == "mit"
-    assert model.load(base.path, purpose="text", device="cpu").architecture == "decoder"
+    assert model.load(base.path, WRITES, device="cpu").architecture == "decoder"
     with pytest.raises(UserError, match="team/other is not in the local hub cache and the hub cannot be reached"):
         flow.base_model(Hub(name="team/other"), None, store)  # type: ignore[arg-type]
 
@@ -128,7 +142,7 @@ def test_an_encoder_that_comes_in_a_package_places_like_sentences_nearer(name: s
     out.checkpoints.mkdir()
     facts = Package(name=name).fetch(out)  # type: ignore[arg-type]
     assert facts["license"] == "apache-2.0"
-    loaded = model.load(out.folder, purpose="label", labels=["a", "b"], device="cpu")
+    loaded = model.load(out.folder, model.Head("AutoModel"), device="cpu")
     texts = ["The invoice is overdue.", "The bill has not been paid.", "Whales are mammals."]
-    vectors = model.embed(loaded, [loaded.tokenizer(text)["input_ids"] for text in texts])
+    vectors = embed(loaded, [loaded.tokenizer(text)["input_ids"] for text in texts])
     assert float(vectors[0] @ vectors[1]) > float(vectors[0] @ vectors[2]) + 0.3

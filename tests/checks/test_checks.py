@@ -13,9 +13,10 @@ from luthier.checks.floor import Floor
 from luthier.checks.latency import Latency, quantile_interval
 from luthier.checks.subgroup_floor import SubgroupFloor, simultaneous
 from luthier.errors import UserError
+from luthier.metrics import Metric
 from luthier.metrics.accuracy import Accuracy
 from luthier.metrics.exact_match import ExactMatch
-from luthier.seams import Prediction
+from luthier.seams import Example, Label, Prediction, Text
 
 
 def graded(hits, misses, prefix="", weight=1.0, **slices):
@@ -23,8 +24,8 @@ def graded(hits, misses, prefix="", weight=1.0, **slices):
         Prediction(
             id=f"{prefix}{i}",
             task="t",
-            output="yes" if i < hits else "no",
-            target="yes",
+            output=Label("yes" if i < hits else "no"),
+            target=Label("yes"),
             slices=slices,
             entity=f"{prefix}{i}",
             weight=weight,
@@ -33,11 +34,50 @@ def graded(hits, misses, prefix="", weight=1.0, **slices):
     ]
 
 
+class Invented(Metric):
+    """Words of an output that its input does not have, per answer; better when lower."""
+
+    unit = "words"
+    higher_is_better = False
+
+    def per_example(self, prediction, example):
+        return {"n": 1.0, "words": len(set(str(prediction.output).split()) - set(example.input["text"].split()))}
+
+    def combine(self, sums):
+        weight = np.where(sums["n"] > 0, sums["n"], np.nan)
+        return sums["words"] / weight
+
+
+class ErrorRate(Accuracy):
+    """Share of wrong answers."""
+
+    higher_is_better = False
+
+    def score(self, output, target):
+        return 1.0 - super().score(output, target)
+
+
+def inventing(*words, prefix="", weight=1.0, **slices):
+    """One prediction for each number: with so many words that its input, `the words read`, does not have."""
+    return [
+        Prediction(
+            id=f"{prefix}{i}",
+            task="t",
+            output=Text(" ".join(["read", *(f"new{word}" for word in range(n))])),
+            slices=slices,
+            weight=weight,
+        )
+        for i, n in enumerate(words)
+    ]
+
+
 def evidence(candidate=(), latencies=None, **baselines):
+    asked = [*candidate, *(p for answers in baselines.values() for p in answers)]
     return Evidence(
         candidate=list(candidate),
         baselines=baselines,
-        metrics={"exact_match": ExactMatch(), "accuracy": Accuracy()},
+        metrics={"exact_match": ExactMatch(), "accuracy": Accuracy(), "invented": Invented()},
+        examples={p.id: Example(id=p.id, task="t", input={"text": "the words read"}) for p in asked},
         measurements={} if latencies is None else {"latency_ms": {"samples": latencies, "n": len(latencies)}},
         seed=1,
         artifacts={"candidate": "sha-c", "untuned": "sha-u", "measure": "sha-m"},
@@ -55,21 +95,69 @@ def evidence(candidate=(), latencies=None, **baselines):
         ({"at_least": 0.5, "min_n": 29}, 29, 0, "passed", ""),
         ({"at_least": 0.9, "confidence": "interval"}, 99, 1, "passed", ""),
         (
-            {"at_least": 0.9, "confidence": "interval"}, 91, 9, "not enough data",
-            "the estimate reaches the floor, the lower end of its interval does not",
+            {"at_least": 0.9, "confidence": "interval"},
+            91,
+            9,
+            "not enough data",
+            "the estimate reaches the bound, the worse end of its interval does not",
         ),
         ({"at_least": 0.9, "confidence": "interval"}, 89, 11, "failed", ""),
         (
-            {"at_least": 0.9, "confidence": "interval", "min_n": 1}, 1, 0, "not enough data",
+            {"at_least": 0.9, "confidence": "interval", "min_n": 1},
+            1,
+            0,
+            "not enough data",
             "no interval can be given for 1 entities",
         ),
-        ({"at_least": 0.9, "confidence": "interval"}, 30, 0, "not enough data",
-            "the estimate reaches the floor, the lower end of its interval does not"),
+        (
+            {"at_least": 0.9, "confidence": "interval"},
+            30,
+            0,
+            "not enough data",
+            "the estimate reaches the bound, the worse end of its interval does not",
+        ),
     ],
-)  # fmt: skip
+)
 def test_floor_judges_as_in_the_table(settings, hits, misses, outcome, note):
     verdict = Floor(metric="exact_match", **settings).judge(evidence(graded(hits, misses)))
     assert (verdict.outcome, verdict.note, verdict.n) == (outcome, note, hits + misses)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "outcome", "note"),
+    [
+        ({"at_most": 1.0}, [0, 1, 2] * 20, "passed", ""),
+        ({"at_most": 0.3}, [0] * 7 + [1] * 3, "passed", ""),
+        ({"at_most": 0.99}, [0, 1, 2] * 20, "failed", ""),
+        ({"at_most": 0.0}, [0] * 30, "passed", ""),
+        ({"at_most": 5.0}, [0] * 5, "not enough data", "5 predictions; 10 are needed"),
+        ({"at_most": 1.5, "confidence": "interval"}, [0, 1, 2] * 20, "passed", ""),
+        (
+            {"at_most": 1.05, "confidence": "interval"},
+            [0, 1, 2] * 20,
+            "not enough data",
+            "the estimate reaches the bound, the worse end of its interval does not",
+        ),
+        ({"at_most": 0.9, "confidence": "interval"}, [0, 1, 2] * 20, "failed", ""),
+        # It has no largest value, so nothing can be said of what was not seen.
+        (
+            {"at_most": 2.0, "confidence": "interval"},
+            [1] * 60,
+            "not enough data",
+            "no interval can be given for 60 entities",
+        ),
+    ],
+)
+def test_floor_is_a_ceiling_where_lower_is_better(settings, words, outcome, note):
+    verdict = Floor(metric="invented", min_n=10, **settings).judge(evidence(inventing(*words)))
+    assert (verdict.outcome, verdict.note) == (outcome, note)
+
+
+def test_a_ceiling_says_so_in_the_metrics_unit():
+    verdict = Floor(metric="invented", at_most=1.5).judge(evidence(inventing(*[0, 1, 2] * 20)))
+    assert (verdict.check, verdict.threshold, verdict.unit) == ("invented <= 1.5", 1.5, "words")
+    assert verdict.estimate == 1.0
+    assert verdict.interval[0] < 1.0 < verdict.interval[1]
 
 
 def test_floor_reads_only_what_where_selects_and_says_so():
@@ -129,6 +217,38 @@ def test_better_than_draws_whole_entities():
     assert verdict.outcome == "not enough data"
 
 
+@pytest.mark.parametrize(
+    ("by", "candidate", "baseline", "outcome", "note"),
+    [
+        (0.0, [0, 1] * 20, [1, 3] * 20, "passed", ""),
+        (1.5, [0, 1] * 20, [1, 3] * 20, "passed", ""),
+        (1.6, [0, 1] * 20, [1, 3] * 20, "failed", ""),
+        (0.0, [1, 3] * 20, [0, 1] * 20, "failed", ""),
+        (0.0, [0, 2] * 20, [2, 0] * 20, "not enough data", "the interval of the difference includes 0"),
+        (0.0, [0, 1], [1, 3], "not enough data", "2 entities; 6 are needed"),
+        (0.0, [0] * 20, [2] * 20, "not enough data", "no interval can be given for 20 entities"),
+    ],
+)
+def test_fewer_is_a_gain_where_lower_is_better(by, candidate, baseline, outcome, note):
+    found = evidence(inventing(*candidate), untuned=inventing(*baseline))
+    verdict = BetterThan(baseline="untuned", metric="invented", by=by).judge(found)
+    assert (verdict.outcome, verdict.note) == (outcome, note)
+
+
+def test_better_than_says_below_and_counts_the_gain_in_the_metrics_unit():
+    found = evidence(inventing(*[0, 1] * 20), untuned=inventing(*[1, 3] * 20))
+    verdict = BetterThan(baseline="untuned", metric="invented", by=1).judge(found)
+    assert verdict.check == "invented below untuned by 1"
+    assert (verdict.estimate, verdict.unit) == (pytest.approx(1.5), "words")
+    assert 0 < verdict.interval[0] < 1.5 < verdict.interval[1]
+
+
+def test_better_than_compares_on_the_rows_that_the_baseline_was_asked():
+    candidate = graded(80, 20)
+    verdict = BetterThan(baseline="untuned").judge(evidence(candidate, untuned=graded(20, 0)))
+    assert (verdict.n, verdict.estimate) == (20, 0.0)
+
+
 def groups(**counts):
     return [p for name, (hits, misses) in counts.items() for p in graded(hits, misses, name, country=name)]
 
@@ -139,16 +259,22 @@ def groups(**counts):
         ({}, groups(DE=(18, 2), FR=(38, 2)), "passed", "worst: country=DE (0.9, n 20)"),
         ({}, groups(DE=(15, 5), FR=(400, 0)), "failed", "worst: country=DE (0.75, n 20)"),
         (
-            {}, groups(DE=(15, 5), FR=(10, 10), IT=(20, 0)), "failed",
-            "worst: country=FR (0.5, n 20); below the floor: DE (0.75), FR (0.5)",
+            {},
+            groups(DE=(15, 5), FR=(10, 10), IT=(20, 0)),
+            "failed",
+            "worst: country=FR (0.5, n 20); beyond the bound: DE (0.75), FR (0.5)",
         ),
         ({}, groups(DE=(20, 0), FR=(0, 19)), "passed", "worst: country=DE (1, n 20); fewer than 20: FR (n 19)"),
         (
-            {"small_groups": "block"}, groups(DE=(20, 0), FR=(19, 0)), "not enough data",
+            {"small_groups": "block"},
+            groups(DE=(20, 0), FR=(19, 0)),
+            "not enough data",
             "worst: country=DE (1, n 20); fewer than 20: FR (n 19)",
         ),
         (
-            {"small_groups": "block"}, groups(DE=(0, 20), FR=(19, 0)), "failed",
+            {"small_groups": "block"},
+            groups(DE=(0, 20), FR=(19, 0)),
+            "failed",
             "worst: country=DE (0, n 20); fewer than 20: FR (n 19)",
         ),
         ({"min_n": 19}, groups(DE=(20, 0), FR=(0, 19)), "failed", "worst: country=FR (0, n 19)"),
@@ -156,7 +282,7 @@ def groups(**counts):
         ({}, [], "not enough data", ""),
         ({}, graded(40, 0, weight=0.0, country="DE"), "not enough data", "undefined: DE"),
     ],
-)  # fmt: skip
+)
 def test_subgroup_floor_judges_as_in_the_table(settings, candidate, outcome, note):
     verdict = SubgroupFloor(slice="country", metric="exact_match", at_least=0.8, **settings).judge(evidence(candidate))
     assert (verdict.outcome, verdict.note) == (outcome, note)
@@ -169,8 +295,8 @@ def test_subgroup_floor_reports_the_worst_group_with_an_interval_for_all_groups_
     assert verdict.check == "exact_match >= 0.8 in every country"
     assert (verdict.estimate, verdict.n, verdict.evidence) == (0.75, 40, ["sha-c"])
     worst = candidate[:40]
-    assert verdict.interval == simultaneous(ExactMatch(), worst, 3, seed=1).interval
-    alone = simultaneous(ExactMatch(), worst, 1, seed=1).interval
+    assert verdict.interval == simultaneous(ExactMatch(), worst, 3, evidence(worst)).interval
+    alone = simultaneous(ExactMatch(), worst, 1, evidence(worst)).interval
     assert verdict.interval[0] < alone[0] < alone[1] < verdict.interval[1]
 
 
@@ -179,6 +305,64 @@ def test_subgroup_floor_reads_only_what_where_selects():
     check = SubgroupFloor(slice="country", metric="exact_match", at_least=0.8, where={"unseen": False})
     verdict = check.judge(evidence(rows))
     assert (verdict.outcome, verdict.check) == ("passed", "exact_match >= 0.8 in every country where unseen=false")
+
+
+@pytest.mark.parametrize(
+    ("settings", "candidate", "outcome", "note"),
+    [
+        ({"at_most": 1.0}, {"DE": [0, 2] * 10, "FR": [0] * 20}, "passed", "worst: country=DE (1, n 20)"),
+        ({"at_most": 0.9}, {"DE": [0, 2] * 10, "FR": [0] * 200}, "failed", "worst: country=DE (1, n 20)"),
+        (
+            {"at_most": 0.5},
+            {"DE": [0, 2] * 10, "FR": [1, 3] * 10, "IT": [0] * 20},
+            "failed",
+            "worst: country=FR (2, n 20); beyond the bound: DE (1), FR (2)",
+        ),
+        (
+            {"at_most": 0.5},
+            {"DE": [0] * 20, "FR": [9] * 19},
+            "passed",
+            "worst: country=DE (0, n 20); fewer than 20: FR (n 19)",
+        ),
+    ],
+)
+def test_the_worst_group_is_the_highest_where_lower_is_better(settings, candidate, outcome, note):
+    rows = [p for name, words in candidate.items() for p in inventing(*words, prefix=name, country=name)]
+    verdict = SubgroupFloor(slice="country", metric="invented", **settings).judge(evidence(rows))
+    assert (verdict.outcome, verdict.note) == (outcome, note)
+    assert verdict.check == f"invented <= {settings['at_most']:g} in every country"
+
+
+@pytest.mark.parametrize(
+    ("check", "metric", "sentence"),
+    [
+        (Floor(metric="m", at_least=0.9), Accuracy(), ""),
+        (Floor(metric="m", at_most=3), Invented(), ""),
+        (Floor(metric="m", at_most=0.1), ErrorRate(), ""),
+        (Floor(metric="m", at_most=0.1), Accuracy(), "m is better when higher; write at_least, not at_most"),
+        (
+            Floor(metric="m", at_least=0.1, at_most=1),
+            Accuracy(),
+            "m is better when higher; write at_least, not at_most",
+        ),
+        (Floor(metric="m", at_least=0.9), Invented(), "m is better when lower; write at_most, not at_least"),
+        (Floor(metric="m"), Accuracy(), "needs at_least, the worst value of m that may pass"),
+        (SubgroupFloor(slice="s", metric="m"), Invented(), "needs at_most, the worst value of m that may pass"),
+        (Floor(metric="m", at_least=90), Accuracy(), "at_least 90 is no share; write a number from 0 to 1"),
+        (Floor(metric="m", at_least=-0.1), Accuracy(), "at_least -0.1 is no share; write a number from 0 to 1"),
+        (
+            SubgroupFloor(slice="s", metric="m", at_most=5),
+            ErrorRate(),
+            "at_most 5 is no share; write a number from 0 to 1",
+        ),
+        (BetterThan(baseline="b", by=1), Accuracy(), ""),
+        (BetterThan(baseline="b", by=2), Invented(), ""),
+        (BetterThan(baseline="b", by=2), Accuracy(), "by 2 is no share; write a number from 0 to 1"),
+        (Latency(at_most_ms=500), Accuracy(), ""),
+    ],
+)
+def test_a_check_says_why_it_does_not_suit_a_metric(check, metric, sentence):
+    assert check.misfit(metric) == sentence
 
 
 HUNDRED = [float(ms) for ms in range(1, 101)]
@@ -233,15 +417,18 @@ def raises(check, found=None):
 @pytest.mark.parametrize(
     ("check", "sentence"),
     [
-        (Floor(metric="f1", at_least=0.5), "gate.checks: no metric 'f1' was scored; known: accuracy, exact_match"),
+        (
+            Floor(metric="f1", at_least=0.5),
+            "gate.checks: no metric 'f1' was scored; known: accuracy, exact_match, invented",
+        ),
         (
             BetterThan(baseline="untuned", metric="f1"),
-            "gate.checks: no metric 'f1' was scored; known: accuracy, exact_match",
+            "gate.checks: no metric 'f1' was scored; known: accuracy, exact_match, invented",
         ),
         (BetterThan(baseline="rules"), "gate.checks: no baseline 'rules' was scored; known: untuned"),
         (
             SubgroupFloor(slice="country", metric="f1", at_least=0.5),
-            "gate.checks: no metric 'f1' was scored; known: accuracy, exact_match",
+            "gate.checks: no metric 'f1' was scored; known: accuracy, exact_match, invented",
         ),
         (
             SubgroupFloor(slice="county", metric="accuracy", at_least=0.5),
@@ -253,21 +440,19 @@ def test_a_name_that_was_not_scored_is_told_with_the_known_ones(check: Check, se
     assert raises(check) == sentence
 
 
-def test_a_metric_that_is_better_when_lower_cannot_have_a_floor():
-    class ErrorRate(Accuracy):
-        """Share of wrong answers."""
-
-        higher_is_better = False
-
-    found = Evidence(graded(1, 0), {}, {"error_rate": ErrorRate()}, {}, seed=1)
-    assert raises(Floor(metric="error_rate", at_least=0.5), found) == (
-        "gate.checks: metric 'error_rate' is better when lower, which this check cannot judge; use another metric"
-    )
-
-
-def test_a_floor_in_percent_is_refused_on_loading():
-    with pytest.raises(ValidationError, match="less than or equal to 1"):
-        Floor(metric="exact_match", at_least=90)
+@pytest.mark.parametrize(
+    ("check", "block"),
+    [
+        (Floor, {"metric": "invented", "at_most": float("nan")}),
+        (Floor, {"metric": "invented", "at_least": float("-inf")}),
+        (SubgroupFloor, {"metric": "invented", "slice": "country", "at_most": float("inf")}),
+        (BetterThan, {"baseline": "untuned", "by": float("nan")}),
+        (BetterThan, {"baseline": "untuned", "by": -0.1}),
+    ],
+)
+def test_a_bound_that_everything_reaches_is_refused_on_loading(check, block):
+    with pytest.raises(ValidationError):
+        check.model_validate(block)
 
 
 def test_latency_takes_no_where():

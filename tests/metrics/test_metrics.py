@@ -13,17 +13,27 @@ from luthier.metrics.accuracy import Accuracy
 from luthier.metrics.edit_similarity import EditSimilarity
 from luthier.metrics.exact_match import ExactMatch
 from luthier.metrics.f1 import F1
-from luthier.resample import label_set, totals
-from luthier.seams import Prediction
+from luthier.resample import totals
+from luthier.resample import value as measured
+from luthier.seams import Example, Label, Labels, Number, Prediction, Preference, Ranking, Spans, Text
 
 
-def predictions(*pairs):
-    return [Prediction(id=str(i), task="t", output=said, target=right) for i, (said, right) in enumerate(pairs)]
+def predictions(*pairs, kind=Label):
+    return [
+        Prediction(id=str(i), task="t", output=kind(said), target=kind(right)) for i, (said, right) in enumerate(pairs)
+    ]
+
+
+def asked(answers):
+    return {p.id: Example(id=p.id, task="t", input={"text": ""}) for p in answers}
 
 
 def value(metric, answers):
-    labels = label_set(answers)
-    return float(metric.combine(totals(metric, answers, labels), labels))
+    return measured(metric, answers, asked(answers))
+
+
+def summed(metric, answers):
+    return totals(metric, answers, asked(answers))
 
 
 @pytest.mark.parametrize(
@@ -49,8 +59,30 @@ def value(metric, answers):
         (EditSimilarity(), "", "", 1.0),
     ],
 )
-def test_one_output_scores_as_in_the_table(metric, output, target, expected):
-    assert value(metric, predictions((output, target))) == pytest.approx(expected)
+@pytest.mark.parametrize("kind", [Text, Label])
+def test_one_output_scores_as_in_the_table(kind, metric, output, target, expected):
+    assert value(metric, predictions((output, target), kind=kind)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "expected"),
+    [
+        (Labels(("b", "a")), Labels(("a", "b")), 1.0),  # a set: the order says nothing
+        (Labels(("a",)), Labels(("a", "b")), 0.0),
+        (Labels(()), Labels(()), 1.0),
+        (Number(2.0), Number(2), 1.0),
+        (Number(2.0), Number(2.5), 0.0),
+        (Spans(((4, 6, "x"), (0, 2, "y"))), Spans(((0, 2, "y"), (4, 6, "x"))), 1.0),
+        (Spans(((0, 2, "x"),)), Spans(((0, 3, "x"),)), 0.0),
+        (Ranking(("a", "b")), Ranking(("a", "b")), 1.0),
+        (Ranking(("b", "a")), Ranking(("a", "b")), 0.0),
+        (Preference("a", "b"), Preference("a", "b"), 1.0),
+        (Preference("b", "a"), Preference("a", "b"), 0.0),
+    ],
+)
+def test_exact_match_compares_answers_of_every_kind(output, target, expected):
+    answers = [Prediction(id="0", task="t", output=output, target=target)]
+    assert ExactMatch().per_example(answers[0], asked(answers)["0"]) == {"n": 1.0, "score": expected}
 
 
 def test_a_mean_weighs_each_prediction():
@@ -60,7 +92,8 @@ def test_a_mean_weighs_each_prediction():
 
 
 def test_a_mean_is_undefined_where_no_weight_was_drawn():
-    assert np.isnan(ExactMatch().combine(np.array([[0.0, 0.0], [2.0, 1.0]]), [])).tolist() == [True, False]
+    sums = {"n": np.array([0.0, 2.0]), "score": np.array([0.0, 1.0])}
+    assert np.isnan(ExactMatch().combine(sums)).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +116,8 @@ def test_f1_agrees_with_scikit_learn_weights_and_unseen_labels_included(seed):
     answers = predictions(*((draw.choice("abcdxy"), draw.choice("aaabcd")) for _ in range(60)))
     for answer in answers:
         answer.weight = draw.choice([0.5, 1.0, 2.0])
-    said, right, weights = ([getattr(p, name) for p in answers] for name in ("output", "target", "weight"))
+    said, right = ([str(getattr(p, name)) for p in answers] for name in ("output", "target"))
+    weights = [p.weight for p in answers]
     occurring = sorted(set(right))
     oracle = {"labels": occurring, "sample_weight": weights, "zero_division": 0}
 
@@ -91,8 +125,7 @@ def test_f1_agrees_with_scikit_learn_weights_and_unseen_labels_included(seed):
     micro = f1_score(right, said, average="micro", sample_weight=weights, zero_division=0)
     assert value(F1(average="micro"), answers) == pytest.approx(micro)
 
-    labels = label_set(answers)
-    details = F1().details(totals(F1(), answers, labels), labels)
+    details = F1().details(summed(F1(), answers))
     for name, figure in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         expected = figure(right, said, average=None, **oracle)
         assert [details[f"{name} of {label}"] for label in occurring] == pytest.approx(list(expected))
@@ -101,22 +134,35 @@ def test_f1_agrees_with_scikit_learn_weights_and_unseen_labels_included(seed):
 
 def test_f1_of_many_draws_is_the_f1_of_each():
     answers = predictions(("a", "a"), ("a", "b"), ("b", "b"), ("c", "a"))
-    labels = label_set(answers)
-    first, second = totals(F1(), answers[:2], labels), totals(F1(), answers[2:], labels)
-    together = F1().combine(np.stack([first, second]), labels)
-    assert together.tolist() == [float(F1().combine(first, labels)), float(F1().combine(second, labels))]
+    draws = [summed(F1(), answers[:2]), summed(F1(), answers[2:])]
+    names = sorted({name for draw in draws for name in draw})
+    together = F1().combine({name: np.array([draw.get(name, 0.0) for draw in draws]) for name in names})
+    assert together.tolist() == [float(F1().combine(draw)) for draw in draws] == [pytest.approx(1 / 3), 0.5]
+
+
+def test_f1_names_what_it_counts_and_leaves_out_what_is_nothing():
+    said = summed(F1(), predictions(("a", "a"), ("a", "a"), ("a", "b")))
+    assert {name: float(sum_) for name, sum_ in said.items()} == {"extra a": 1.0, "hit a": 2.0, "missed b": 1.0}
+
+
+def test_a_label_that_begins_like_a_count_is_a_label_like_any_other():
+    answers = predictions(("hit a", "hit a"), ("missed a", "hit a"), ("a", "a"))
+    assert value(F1(), answers) == pytest.approx((2 / 3 + 1.0) / 2)
+    assert "f1 of hit a" in F1().details(summed(F1(), answers))
 
 
 def test_f1_is_undefined_without_any_target():
-    assert np.isnan(F1().combine(np.zeros(6), ["a", "b"]))
+    nothing = np.zeros(())
+    assert np.isnan(F1().combine({"hit a": nothing, "extra b": nothing, "missed a": nothing}))
 
 
 @pytest.mark.parametrize("name", sorted(members("metrics")))
 def test_a_prediction_without_a_target_is_refused(name):
+    untold = Prediction(id="7", task="t", output=Text("a"))
     with pytest.raises(ValueError, match=r"^prediction '7' has no target, so it cannot be scored$"):
-        find("metrics", name)().per_example(Prediction(id="7", task="t", output="a"), ["a"])
+        find("metrics", name)().per_example(untold, asked([untold])["7"])
 
 
-def test_a_label_that_is_not_compared_is_refused():
-    with pytest.raises(ValueError, match=r"^label 'b' is not among the labels that are compared$"):
-        F1().per_example(Prediction(id="7", task="t", output="b", target="a"), ["a", "c"])
+def test_nothing_has_no_sums():
+    with pytest.raises(ValueError, match=r"^there are no predictions to sum$"):
+        totals(F1(), [], {})

@@ -48,7 +48,9 @@ FILES: dict[str, tuple[Csv, bytes, list[tuple[Any, ...]]]] = {
     "spaces are a field": (AUTO, b"a,b\n  \n1,2\n", [(2, "", "ragged"), (3, ["1", "2"])]),
     "whitespace is kept": (AUTO, b"a,b\n 1 ,\t2\n", [(2, [" 1 ", "\t2"])]),
     "other line separators are text": (
-        AUTO, "a,b\n1\u2028x,2\x0b\x0c\x85\n".encode(), [(2, ["1\u2028x", "2\x0b\x0c\x85"])],
+        AUTO,
+        "a,b\n1\u2028x,2\x0b\x0c\x85\n".encode(),
+        [(2, ["1\u2028x", "2\x0b\x0c\x85"])],
     ),
     "empty values": (AUTO, b'a,b\n,\n"",x\n', [(2, ["", ""]), (3, ["", "x"])]),
     "doubled quotes": (AUTO, b'a,b\n"say ""hi""",2\n', [(2, ['say "hi"', "2"])]),
@@ -60,15 +62,19 @@ FILES: dict[str, tuple[Csv, bytes, list[tuple[Any, ...]]]] = {
     "utf-16 little endian": (AUTO, b"\xff\xfe" + "a;b\r\né;€\r\n".encode("utf-16-le"), [(2, ["é", "€"])]),
     "utf-16 big endian": (AUTO, b"\xfe\xff" + "a\tb\né\t€".encode("utf-16-be"), [(2, ["é", "€"])]),
     "utf-16 with half a character": (
-        AUTO, b"\xff\xfe" + "a;b\n1;2\n3;".encode("utf-16-le") + b"x", [(2, ["1", "2"]), (3, "b", "encoding")],
+        AUTO,
+        b"\xff\xfe" + "a;b\n1;2\n3;".encode("utf-16-le") + b"x",
+        [(2, ["1", "2"]), (3, "b", "encoding")],
     ),
     "cp1252": (AUTO, "a;b\n5 €;“é”\n".encode("cp1252"), [(2, ["5 €", "“é”"])]),
     "one bad byte in utf-8": (
-        AUTO, b"a,b\n" + "é,è\n".encode() * 6 + b"x,\xe9y\n1,2\n",
+        AUTO,
+        b"a,b\n" + "é,è\n".encode() * 6 + b"x,\xe9y\n1,2\n",
         [*[(line, ["é", "è"]) for line in range(2, 8)], (8, "b", "encoding"), (9, ["1", "2"])],
     ),
     "bytes that the given encoding lacks": (
-        Csv(encoding="utf-8"), b"a,b\n1,caf\xe9\n3,4\n\xff,\xff,\xff\n",
+        Csv(encoding="utf-8"),
+        b"a,b\n1,caf\xe9\n3,4\n\xff,\xff,\xff\n",
         [(2, "b", "encoding"), (3, ["3", "4"]), (4, "", "encoding")],
     ),
     "surrogate written as utf-8": (Csv(encoding="utf-8"), b"a,b\n\xed\xa0\x80,2\n", [(2, "a", "encoding")]),
@@ -78,23 +84,31 @@ FILES: dict[str, tuple[Csv, bytes, list[tuple[Any, ...]]]] = {
     "nul in a ragged record": (AUTO, b"aa,bb\n1\0\n33,44\n", [(2, "", "nul"), (3, ["33", "44"])]),
     "text after a closing quote": (AUTO, b'a,b\n1,"x"y\n3,4\n', [(2, "", "quote"), (3, ["3", "4"])]),
     "unclosed at the start": (
-        AUTO, b'a,b\n"1,2\n3,4\n5,6\n', [(2, "a", "unclosed-quote"), (3, ["3", "4"]), (4, ["5", "6"])],
+        AUTO,
+        b'a,b\n"1,2\n3,4\n5,6\n',
+        [(2, "a", "unclosed-quote"), (3, ["3", "4"]), (4, ["5", "6"])],
     ),
     "unclosed in the middle": (
-        AUTO, b'a,b\r\n1,2\r\n3,"4\r\n5,6\r\n7,8\r\n',
+        AUTO,
+        b'a,b\r\n1,2\r\n3,"4\r\n5,6\r\n7,8\r\n',
         [(2, ["1", "2"]), (3, "b", "unclosed-quote"), (4, ["5", "6"]), (5, ["7", "8"])],
     ),
     "unclosed at the end": (AUTO, b'a,b\n1,2\n3,"4', [(2, ["1", "2"]), (3, "b", "unclosed-quote")]),
     "a quote as the last byte": (AUTO, b'a,b\n1,2\n3,"', [(2, ["1", "2"]), (3, "b", "unclosed-quote")]),
     "unclosed before quoted fields": (
-        AUTO, b'a,b\n1,"x\n"2","y"\n3,"z"\n', [(2, "b", "unclosed-quote"), (3, ["2", "y"]), (4, ["3", "z"])],
+        AUTO,
+        b'a,b\n1,"x\n"2","y"\n3,"z"\n',
+        [(2, "b", "unclosed-quote"), (3, ["2", "y"]), (4, ["3", "z"])],
     ),
     "unclosed twice, with records between": (
-        AUTO, b'a,b\n1,"x\n2,y\n3,"z\n4,w\n',
+        AUTO,
+        b'a,b\n1,"x\n2,y\n3,"z\n4,w\n',
         [(2, "b", "unclosed-quote"), (3, ["2", "y"]), (4, "b", "unclosed-quote"), (5, ["4", "w"])],
     ),
     "unclosed before a record of two lines": (
-        AUTO, b'a,b\n1,"x\n"2\n2","y"\n', [(2, "b", "unclosed-quote"), (3, ["2\n2", "y"])],
+        AUTO,
+        b'a,b\n1,"x\n"2\n2","y"\n',
+        [(2, "b", "unclosed-quote"), (3, ["2\n2", "y"])],
     ),
     "unclosed beyond the header": (AUTO, b'a,b\n1,2,"x\n3,4\n', [(2, "", "unclosed-quote"), (3, ["3", "4"])]),
     "no quoting": (Csv(quote=""), b'a,b\n"1,2\n', [(2, ['"1', "2"])]),
@@ -105,7 +119,7 @@ FILES: dict[str, tuple[Csv, bytes, list[tuple[Any, ...]]]] = {
     "pipes": (AUTO, b"a|b\n1|2\n", [(2, ["1", "2"])]),
     "delimiter inside quotes": (AUTO, b'a,b,c\n"1;1","2;2",3\n', [(2, ["1;1", "2;2", "3"])]),
     "tsv": (Tsv(), b"a,b\tc\n1\t2\n", [(2, ["1", "2"])]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("reader", "content", "expected"), FILES.values(), ids=FILES.keys())
@@ -210,7 +224,7 @@ def test_what_is_put_aside_says_why_and_shows_its_beginning(
         ("\0" * 30, "\\x00" * 19 + "\\x0…"),
         ("\x1b[1m\n", "\\x1b[1m"),
     ],
-)  # fmt: skip
+)
 def test_excerpts_have_at_most_80_printable_characters(text: str, shown: str) -> None:
     assert excerpt(text) == shown
     assert len(shown) <= 80
@@ -312,13 +326,24 @@ def test_what_was_written_is_read_back(
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
-    TABLES, st.sampled_from(",;\t|"), st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from(CODECS),
-    st.sampled_from(["auto", "given"]), st.integers(0, 2**32), st.integers(1, 4),
-)  # fmt: skip
+    TABLES,
+    st.sampled_from(",;\t|"),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from(CODECS),
+    st.sampled_from(["auto", "given"]),
+    st.integers(0, 2**32),
+    st.integers(1, 4),
+)
 def test_a_corrupted_table_loses_no_line_and_raises_nothing_but_user_errors(
-    tmp_path_factory: pytest.TempPathFactory, table: list[list[str]], delimiter: str, ending: str, codec: str,
-    encoding: str, seed: int, n_faults: int,
-) -> None:  # fmt: skip
+    tmp_path_factory: pytest.TempPathFactory,
+    table: list[list[str]],
+    delimiter: str,
+    ending: str,
+    codec: str,
+    encoding: str,
+    seed: int,
+    n_faults: int,
+) -> None:
     content = bytearray(encoded(table, delimiter, ending, codec))
     chance = random.Random(seed)
     for _ in range(n_faults):

@@ -75,12 +75,15 @@ FILES: dict[str, tuple[bytes, list[tuple[Any, ...]]]] = {
         b'{"a":' + b"[" * 100 + b"]" * 100 + b"}\n",
         [(1, "", "too-deep", "more than 100 levels of nesting at character 105")],
     ),
-    "100,000 levels": (b"[" * 100_000 + b"\nx", [
-        (1, "", "too-deep", "more than 100 levels of nesting at character 101"),
-        (2, "", "json", "Expecting value at character 1"),
-    ]),
+    "100,000 levels": (
+        b"[" * 100_000 + b"\nx",
+        [
+            (1, "", "too-deep", "more than 100 levels of nesting at character 101"),
+            (2, "", "json", "Expecting value at character 1"),
+        ],
+    ),
     "brackets in a text are no levels": (b'{"a":"' + b"[" * 200 + b'"}\n', [(1, {"a": "[" * 200})]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("content", "expected"), FILES.values(), ids=FILES.keys())
@@ -119,12 +122,14 @@ SHAPES = {
     "records": (b'{"a":1}\n{"b":1,"a":2}\n', "records", {"records": 1}, ["a", "b"]),
     "pairs": (
         b'x\n{"prompt":"p","completion":"c"}\n',
-        "prompt_completion", {"prompt_completion": 2}, ["prompt", "completion"],
+        "prompt_completion",
+        {"prompt_completion": 2},
+        ["prompt", "completion"],
     ),
     "chat": (MESSAGES, "messages", {"messages": 1}, ["messages"]),
     "messages that are none": (b'{"messages":["hi"]}\n', "records", {"records": 1}, ["messages"]),
     "mixed": (MESSAGES * 2 + b'{"a":1}\n', "mixed", {"messages": 1, "records": 3}, ["messages", "a"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("content", "shape", "shapes", "columns"), SHAPES.values(), ids=SHAPES.keys())
@@ -132,8 +137,12 @@ def test_the_shape_and_its_first_line_are_said(
     tmp_path: Path, content: bytes, shape: str, shapes: dict[str, int], columns: list[str]
 ) -> None:
     assert Jsonl().describe(written(tmp_path, content)) == {
-        "format": "jsonl", "encoding": "utf-8", "shape": shape, "shapes": shapes, "columns": columns,
-    }  # fmt: skip
+        "format": "jsonl",
+        "encoding": "utf-8",
+        "shape": shape,
+        "shapes": shapes,
+        "columns": columns,
+    }
 
 
 LINE = st.text(alphabet=st.sampled_from('{}[]":,a1\\u d8é\0NaN'), max_size=20).map(str.encode) | st.binary(max_size=12)

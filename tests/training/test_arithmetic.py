@@ -9,20 +9,24 @@ import pytest
 import tiny
 import torch
 
+from luthier import losses
 from luthier import model as models
 from luthier.batching import Encoded, cut, pack, plan
 from luthier.choice import find
-from luthier.fit import groups, one_step, schedule
+from luthier.fit import Schedule, gradients, groups
+from luthier.generate import generate
+from luthier.model import Head, Model, writing_head
 from luthier.objectives import Objective
-from luthier.techniques import Technique, conflicts
+from luthier.techniques import Running, Technique, conflicts
 
 TEXT_SHAPES = ["llama", "gemma3", "gpt2", "t5"]
 ALL_SHAPES = [*TEXT_SHAPES, "gemma", "mistral", "qwen2", "qwen3"]
 PRECISIONS = ["float32", "bfloat16"]  # every processor computes both; bfloat16 keeps 8 bits, so 2^-8 = 0.004 of a value
 
 
-def loaded_in(precision: str, folder: Path) -> models.Loaded:
-    return models.load(folder, purpose="text", device="cpu", precision=precision)
+def loaded_in(precision: str, folder: Path) -> Model:
+    head = writing_head(models.architecture_of(folder))
+    return models.load(folder, head, device="cpu", precision=precision)
 
 
 def assert_near(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], precision: str, share: float) -> None:
@@ -47,16 +51,16 @@ def some(shape: str, n: int = 9) -> list[Encoded]:
     for _ in range(n):
         prompt, answer = ([draw.randint(4, 250) for _ in range(draw.randint(3, 12))] for _ in range(2))
         if shape == "t5":
-            found.append(Encoded(ids=prompt, labels=[*answer, 2]))
+            found.append(Encoded(ids=prompt, targets=[*answer, 2], covers=len(answer) + 1))
         else:
             carries = [False] * (1 + len(prompt)) + [True] * (1 + len(answer))
-            found.append(Encoded(ids=[1, *prompt, *answer, 2], supervised=carries))
+            found.append(Encoded(ids=[1, *prompt, *answer, 2], supervised=carries, covers=len(answer) + 1))
     return found
 
 
-def gradients(loaded: models.Loaded) -> dict[str, torch.Tensor]:
-    found = {n: p.grad.clone() for n, p in loaded.model.named_parameters() if p.grad is not None}
-    loaded.model.zero_grad(set_to_none=True)
+def taken(loaded: Model) -> dict[str, torch.Tensor]:
+    found = {n: p.grad.clone() for n, p in loaded.named_parameters() if p.grad is not None}
+    loaded.forward.zero_grad(set_to_none=True)
     return found
 
 
@@ -68,15 +72,14 @@ def test_accumulated_micro_batches_have_the_gradient_of_one_big_batch(
     loaded = loaded_in(precision, folders[shape])
     examples, objective = some(shape), Objective.pick("causal")
     lengths = [e.length for e in examples]
-    whole, n = one_step(loaded, [examples], objective, [])
-    expected = gradients(loaded)
+    whole = gradients(loaded, [examples], objective, Running())
+    expected = taken(loaded)
     divide = pack if models.packs(loaded) else cut
     pieces = [[examples[i] for i in micro] for micro in divide(range(len(examples)), lengths, 40)]
     assert len(pieces) > 3
-    summed, n_again = one_step(loaded, pieces, objective, [])
-    assert n == n_again == sum(e.n_supervised for e in examples)
+    summed = gradients(loaded, pieces, objective, Running())
     assert summed == pytest.approx(whole, rel=1e-6 if precision == "float32" else 1e-3)
-    assert_near(gradients(loaded), expected, precision, 1e-4)
+    assert_near(taken(loaded), expected, precision, 1e-4)
 
 
 @pytest.mark.parametrize("shape", ALL_SHAPES)
@@ -87,22 +90,23 @@ def test_loss_at_supervised_positions_is_the_loss_of_the_full_forward(
 ) -> None:
     loaded = loaded_in(precision, folders[shape])
     if frozen_head:  # the chunked path, which never keeps logits
-        loaded.model.get_output_embeddings().weight.requires_grad_(False)
+        loaded.bare.get_output_embeddings().weight.requires_grad_(False)
     examples = some(shape)
-    mean, n = one_step(loaded, [examples], Objective.pick("causal"), [])
-    mine = gradients(loaded)
+    mean = gradients(loaded, [examples], Objective.pick("causal"), Running())
+    n = sum(e.covers for e in examples)
+    mine = taken(loaded)
     total = torch.zeros(())
     for e in examples:  # one at a time, no padding, all logits, labels as transformers means them
         ids = torch.tensor([e.ids])
         with models.autocast(loaded):
             if shape == "t5":
-                total = total + loaded.model(input_ids=ids, labels=torch.tensor([e.labels])).loss * len(e.labels)
+                total = total + loaded.forward(input_ids=ids, labels=torch.tensor([e.targets])).loss * len(e.targets)
             else:
                 labels = torch.where(torch.tensor([e.supervised]), ids, -100)
-                total = total + loaded.model(input_ids=ids, labels=labels).loss * e.n_supervised
+                total = total + loaded.forward(input_ids=ids, labels=labels).loss * e.covers
     (total / n).backward()
     assert mean == pytest.approx(float(total.detach() / n), rel=1e-5 if precision == "float32" else 2e-3)
-    assert_near(mine, gradients(loaded), precision, 2e-3)
+    assert_near(mine, taken(loaded), precision, 2e-3)
 
 
 @pytest.mark.parametrize("sureness", [1.0, 10.0])  # of a model at the beginning and at the end of training
@@ -112,10 +116,10 @@ def test_long_answers_are_computed_in_chunks_with_the_same_result(sureness: floa
     wanted = torch.randint(0, 5000, (150,))
     believed = torch.where(torch.arange(150) % 5 == 0, wanted.flip(0), wanted)  # one in five is wrong
     hidden = (torch.randn(150, 16) / 4 + sureness * weight[believed]).requires_grad_()
-    no_share = (hidden @ weight.T).softmax(1).amax(0) < models.NO_SHARE
+    no_share = (hidden @ weight.T).softmax(1).amax(0) < losses.NO_SHARE
     assert (no_share.float().mean() > 0.75) == (sureness > 1)  # so that leaving out is on trial
     upstream = torch.rand(150)
-    mine = models.chunked_cross_entropy(hidden, weight, wanted)
+    mine = losses.chunked_cross_entropy(hidden, weight, wanted)
     (mine * upstream).sum().backward()
     got, hidden.grad = hidden.grad, None
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, wanted, reduction="none")
@@ -128,9 +132,9 @@ def test_an_example_weight_scales_its_part_of_the_loss(folders: dict[str, Path])
     loaded = loaded_in("float32", folders["llama"])
     light, heavy = some("llama", 2)
     heavy.weight = 3.0
-    weighted, _ = one_step(loaded, [[light, heavy]], Objective.pick("causal"), [])
+    weighted = gradients(loaded, [[light, heavy]], Objective.pick("causal"), Running())
     heavy.weight = 1.0
-    repeated, _ = one_step(loaded, [[light, heavy, heavy, heavy]], Objective.pick("causal"), [])
+    repeated = gradients(loaded, [[light, heavy, heavy, heavy]], Objective.pick("causal"), Running())
     assert weighted == pytest.approx(repeated, rel=1e-5)
 
 
@@ -159,22 +163,24 @@ def test_packed_micro_batches_have_no_padding_and_stay_within_the_budget() -> No
 @pytest.mark.parametrize(
     ("kind", "warmup", "expected"),
     [
-        ("linear", 0, [1.0, 0.75, 0.5, 0.25]), ("constant", 0, [1.0, 1.0, 1.0, 1.0]),
-        ("cosine", 0, [1.0, 0.853553, 0.5, 0.146447]), ("linear", 2, [1 / 3, 2 / 3, 1.0, 0.5]),
+        ("linear", 0, [1.0, 0.75, 0.5, 0.25]),
+        ("constant", 0, [1.0, 1.0, 1.0, 1.0]),
+        ("cosine", 0, [1.0, 0.853553, 0.5, 0.146447]),
+        ("linear", 2, [1 / 3, 2 / 3, 1.0, 0.5]),
         ("linear", 0.5, [1 / 3, 2 / 3, 1.0, 0.5]),
     ],
-)  # fmt: skip
+)
 def test_the_learning_rate_follows_its_schedule(kind: str, warmup: float, expected: list[float]) -> None:
-    assert [schedule(step, 4, warmup, kind) for step in range(4)] == pytest.approx(expected, abs=1e-6)
+    assert [Schedule(1.0, 4, warmup, kind).factor(step) for step in range(4)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_weight_decay_spares_biases_and_norms(folders: dict[str, Path]) -> None:
     loaded = loaded_in("float32", folders["gpt2"])
-    found = {group["name"]: group for group in groups(loaded.model, [], 1e-3, 0.1)}
+    found = {group["name"]: group for group in groups(loaded, Running(), 1e-3, 0.1)}
     assert found["matrices"]["weight_decay"] == 0.1
     assert found["biases and norms"]["weight_decay"] == 0.0
     assert all(p.ndim < 2 for p in found["biases and norms"]["params"])
-    assert sum(len(g["params"]) for g in found.values()) == len(list(loaded.model.parameters()))
+    assert sum(len(g["params"]) for g in found.values()) == len(list(loaded.named_parameters()))
 
 
 @pytest.mark.slow
@@ -186,21 +192,21 @@ def test_freeze_and_lora_together_train_adapters_above_the_frozen_layers_only(
     loaded = loaded_in("float32", folders[shape])
     made = {"freeze": find("techniques", "freeze")(layers=1), "lora": find("techniques", "lora")(rank=2)}
     for kind in order:
-        loaded.model = made[kind].attach(loaded.model)  # type: ignore[attr-defined]
-    trained = [n for n, p in loaded.model.named_parameters() if p.requires_grad]
+        made[kind].start(loaded, {})  # type: ignore[attr-defined]
+    trained = list(loaded.trainable())
     assert trained
     assert all("lora" in name for name in trained)
     assert {models.layer_of(name) for name in trained} == {1}
 
 
 def test_freeze_leaves_named_parameters_and_embeddings_alone(folders: dict[str, Path]) -> None:
-    loaded = models.load(folders["bert"], purpose="label", labels=["a", "b"], device="cpu", precision="float32")
-    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters()}
-    find("techniques", "freeze")(layers=1, patterns=["*.pooler.*"]).attach(loaded.model)  # type: ignore[attr-defined]
-    optimizer = torch.optim.AdamW(groups(loaded.model, [], 1e-2, 0.0), lr=1e-2)
-    one_step(loaded, [[Encoded(ids=[1, 5, 6, 2], label=1)]], Objective.pick("classify"), [])
+    loaded = models.load(folders["bert"], Head("AutoModelForSequenceClassification", ("a", "b")), precision="float32")
+    before = {n: p.detach().clone() for n, p in loaded.named_parameters()}
+    find("techniques", "freeze")(layers=1, patterns=["*.pooler.*"]).start(loaded, {})  # type: ignore[attr-defined]
+    optimizer = torch.optim.AdamW(groups(loaded, Running(), 1e-2, 0.0), lr=1e-2)
+    gradients(loaded, [[Encoded(ids=[1, 5, 6, 2], targets=[1], covers=1)]], Objective.pick("classify"), Running())
     optimizer.step()
-    changed = {n for n, p in loaded.model.named_parameters() if not torch.equal(p, before[n])}
+    changed = {n for n, p in loaded.named_parameters() if not torch.equal(p, before[n])}
     assert changed
     assert not [n for n in changed if "embeddings" in n or "layer.0." in n or "pooler" in n]
 
@@ -221,13 +227,17 @@ def test_batched_generation_writes_what_transformers_writes(
 ) -> None:
     loaded = loaded_in(precision, folders[shape])
     prompts = [e.ids[: max(3, len(e.ids) - 3)] for e in some(shape, 5)]
-    written = models.generate(loaded, prompts, max_new_tokens=12, stop={2, 77}, batch=3)
+    written = generate(loaded, prompts, max_new_tokens=12, stop={2, 77}, batch=3)
     for prompt, answer in zip(prompts, written, strict=True):
         with models.autocast(loaded):
-            expected = loaded.model.generate(
-                torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=[2, 77], pad_token_id=0,
+            expected = loaded.bare.generate(
+                torch.tensor([prompt]),
+                max_new_tokens=12,
+                do_sample=False,
+                eos_token_id=[2, 77],
+                pad_token_id=0,
                 attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            )[0].tolist()  # fmt: skip
+            )[0].tolist()
         new = expected[1:] if shape == "t5" else expected[len(prompt) :]
         theirs = [t for t in new if t not in (2, 77)]
         assert len(answer.logprobs) == len(answer.tokens) + answer.finished
@@ -238,19 +248,17 @@ def test_batched_generation_writes_what_transformers_writes(
         assert answer.finished == any(t in (2, 77) for t in new)
 
 
-def assert_parted_at_a_tie(
-    loaded: models.Loaded, prompt: list[int], mine: list[int], theirs: list[int], shape: str
-) -> None:
+def assert_parted_at_a_tie(loaded: Model, prompt: list[int], mine: list[int], theirs: list[int], shape: str) -> None:
     """Two greedy answers part only where the two tokens are level to within bfloat16: 2 % of the largest logit."""
     at = next(i for i, (a, b) in enumerate(zip([*mine, 2], [*theirs, 2], strict=False)) if a != b)
     pair = [[*tokens, 2][at] for tokens in (mine, theirs)]
     with torch.no_grad():
         if shape == "t5":
-            logits = loaded.model(
+            logits = loaded.forward(
                 input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([[0, *mine[:at]]])
             ).logits
         else:
-            logits = loaded.model(input_ids=torch.tensor([[*prompt, *mine[:at]]])).logits
+            logits = loaded.forward(input_ids=torch.tensor([[*prompt, *mine[:at]]])).logits
     last_V = logits[0, -1]
     assert abs(float(last_V[pair[0]] - last_V[pair[1]])) <= 0.02 * float(last_V.abs().max())
 
@@ -265,8 +273,8 @@ def test_a_shared_prefix_is_computed_once_with_the_same_answers(
     loaded = loaded_in(precision, folders[shape])
     prefix = [1, *range(40, 40 + length)]
     prompts = [e.ids[1:-3] for e in some(shape, 5)]
-    apart = models.generate(loaded, [[*prefix, *p] for p in prompts], max_new_tokens=8, stop={2})
-    shared = models.generate(loaded, prompts, max_new_tokens=8, stop={2}, prefix=prefix, batch=2)
+    apart = generate(loaded, [[*prefix, *p] for p in prompts], max_new_tokens=8, stop={2})
+    shared = generate(loaded, prompts, max_new_tokens=8, stop={2}, prefix=prefix, batch=2)
     for prompt, mine, theirs in zip(prompts, shared, apart, strict=True):
         if precision == "bfloat16" and mine.tokens != theirs.tokens:
             assert_parted_at_a_tie(loaded, [*prefix, *prompt], mine.tokens, theirs.tokens, shape)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import plugging
 import pytest
 import tiny
 
@@ -38,7 +39,7 @@ WORKER = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from luthier import flow, recipe
+from luthier import flow, recipe_file
 from luthier.store import Silent
 from transformers import AutoModelForCausalLM
 import peft
@@ -61,25 +62,34 @@ for line in sys.stdin:
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, lambda *args: os.kill(os.getpid(), signal.SIGKILL))
-        loaded = recipe.load(path)
-        store = flow.store_for(loaded, Killer(int(steps), float(delay)))
-        base = flow.base_model(loaded.recipe.base, loaded, store)
-        flow.trained(loaded.recipe, store, flow.prepared(loaded, store, base), base)
+        opened = recipe_file.load(path)
+        store = flow.store_for(opened, Killer(int(steps), float(delay)))
+        opened = flow.settled(opened, store)
+        base = flow.base_model(opened.recipe.base, opened, store)
+        flow.trained(opened, store, flow.encode_for(opened.recipe, store, flow.prepared(opened, store), base), base)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
-WEIGHTS = {"full": "model.safetensors", "lora": "adapter_model.safetensors"}
-TECHNIQUES = {"full": "[full]", "lora": "[{kind: lora, rank: 4, dropout: 0.1}, {kind: freeze, layers: 1}]"}
+WEIGHTS = {"full": "model.safetensors", "lora": "adapter_model.safetensors", "thaw": "model.safetensors"}
+TECHNIQUES = {
+    "thaw": "[thaw]",
+    "full": "[full]",
+    "lora": "[{kind: lora, rank: 4, dropout: 0.1}, {kind: freeze, layers: 1}]",
+}
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[subprocess.Popen[str]]:
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    package = plugging.plug_in(tmp_path_factory.mktemp("package"), techniques="thaw")
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [sys.executable, "-c", WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(package)},
+    )
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     yield process
@@ -112,7 +122,7 @@ def trained(recipe: Path, weights: str) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", "lora", "thaw"])  # thaw: another package's, trains more from epoch 1 on
 def test_training_killed_at_random_moments_ends_in_the_same_bytes(
     tmp_path: Path, worker: subprocess.Popen[str], kind: str
 ) -> None:

@@ -1,0 +1,195 @@
+"""The whole state of training, saved and taken up: what trains is asked of the model at each use."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.store import check_folder, seal, sync_folder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from luthier.model import Model
+    from luthier.techniques import Running
+
+BEST, LAST = "best", "last"
+WEIGHTS, OPTIMIZER, RUNNING = "weights.safetensors", "optimizer.safetensors", "running.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where training stands: everything but the tensors, as JSON in each checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    tokens: int = 0  # supervised tokens seen
+    evaluations: list[dict[str, Any]] = field(default_factory=list)  # step, epoch, validation figures
+    best: dict[str, Any] | None = None  # epoch, step, metric, value
+    waited: int = 0  # evaluations since the best one
+    stopped: str = ""  # "finished" or "patience" once training has ended
+    history_lines: int = 0  # of the history file that belong to the steps done
+    trains: list[str] = field(default_factory=list)  # parameters that train now
+    trained: list[str] = field(default_factory=list)  # parameters that have ever trained: all that may differ
+    running: dict[str, Any] = field(default_factory=dict)  # JSON state of the techniques
+
+
+class History:
+    """One JSON line for each step and evaluation; a resumed run cuts off what its checkpoint does not know."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.waiting: list[str] = []
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Append a line; it is on disk only after `sync`, which comes before each checkpoint."""
+        self.waiting.append(json.dumps(entry) + "\n")
+
+    def sync(self) -> None:
+        """Write what waits, so that it survives a power cut."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(self.waiting)
+            file.flush()
+            os.fsync(file.fileno())
+        self.waiting.clear()
+
+    def cut(self, lines: int) -> None:
+        """Keep the first so many lines."""
+        self.path.touch()
+        with self.path.open("rb+") as file:
+            for _ in range(lines):
+                file.readline()
+            file.truncate(file.tell())
+
+
+@dataclass
+class State:
+    """All that changes while training."""
+
+    model: Model
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    running: Running
+    history: History
+
+    def note_trainable(self, checkpoints: Path) -> None:
+        """Remember what trains now, after it has changed, and let the best weights hold it as it still is."""
+        self.progress.trains = list(self.model.trainable())
+        known = set(self.progress.trained)
+        new = [name for name in self.progress.trains if name not in known]
+        self.progress.trained += new
+        best = newest_whole(checkpoints / BEST) if self.progress.best else None
+        if new and best is not None:
+            # what begins to train now had these very values when the best weights were kept
+            weights = {**read_weights(best), **self.weights(new)}
+            replace_folder(checkpoints / BEST, {WEIGHTS: weights}, self.progress.best or {})
+
+    def weights(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Parameters by name."""
+        everything: dict[str, nn.Parameter] = dict(self.model.named_parameters())
+        return {name: everything[name] for name in names}
+
+    def save(self, checkpoints: Path) -> None:
+        """Replace the last checkpoint by one of the state as it is."""
+        self.history.sync()
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        moments = {
+            f"{key}/{names[id(parameter)]}": tensor
+            for parameter, state in self.optimizer.state.items()
+            for key, tensor in state.items()
+        }
+        tensors, self.progress.running = self.running.state()
+        files = {WEIGHTS: self.weights(self.progress.trained), OPTIMIZER: moments, RUNNING: tensors}
+        replace_folder(checkpoints / LAST, files, asdict(self.progress))
+
+    def save_best(self, checkpoints: Path) -> None:
+        """Keep the weights as they are as the best ones."""
+        replace_folder(checkpoints / BEST, {WEIGHTS: self.weights(self.progress.trained)}, self.progress.best or {})
+
+    def restore_best(self, checkpoints: Path) -> None:
+        """Put the best weights into the model."""
+        best = newest_whole(checkpoints / BEST)
+        assert best is not None, "the best weights are written before the step that makes them the best is saved"
+        self._copy(read_weights(best))
+
+    def take_up(self, checkpoints: Path) -> bool:
+        """Go on from the last whole checkpoint: weights, what trains, techniques, history. False where there is none.
+
+        The optimizer's groups are made anew by whoever calls, since they follow from what trains; then
+        `take_up_optimizer` fills them.
+        """
+        folder = newest_whole(checkpoints / LAST)
+        progress = Progress(**json.loads((folder / "manifest.json").read_text())["facts"]) if folder else Progress()
+        best = progress.best
+        if folder and best and best["step"] != progress.step and newest_whole(checkpoints / BEST) is None:
+            folder = None  # the best weights are lost: begin again rather than keep others
+        if folder is None:
+            shutil.rmtree(checkpoints / BEST, ignore_errors=True)
+            self.history.cut(0)
+            return False
+        self.progress = progress
+        self.history.cut(progress.history_lines)
+        trains = set(progress.trains)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in trains)
+        self._copy(read_weights(folder))
+        self.running.restore(read_weights(folder, RUNNING), progress.running)
+        if best and newest_whole(checkpoints / BEST) is None:
+            self.save_best(checkpoints)
+        return True
+
+    def take_up_optimizer(self, checkpoints: Path) -> None:
+        """The moments of the last whole checkpoint."""
+        folder = newest_whole(checkpoints / LAST)
+        assert folder is not None
+        parameters = dict(self.model.named_parameters())
+        for entry, tensor in read_weights(folder, OPTIMIZER).items():
+            key, _, name = entry.partition("/")
+            state = self.optimizer.state[parameters[name]]
+            state[key] = tensor if key == "step" else tensor.to(parameters[name].device)
+
+    def _copy(self, stored: Mapping[str, torch.Tensor]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.weights(stored).items():
+                parameter.copy_(stored[name])
+
+
+def read_weights(folder: Path, file: str = WEIGHTS) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint that was found whole."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / file)
+
+
+def replace_folder(folder: Path, files: dict[str, dict[str, torch.Tensor]], facts: dict[str, Any]) -> None:
+    """Write a new sealed folder beside, then swap: the old one is whole until the new one is."""
+    from safetensors.torch import save
+
+    beside = folder.with_name(folder.name + ".new")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, tensors in files.items():
+        (beside / name).write_bytes(save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}))
+    seal(beside, {"facts": json.loads(json.dumps(facts)), "made_with": {}}, {})
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(beside, folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The checkpoint folder, or the one it was about to replace, whichever verifies."""
+    for candidate in (folder, folder.with_name(folder.name + ".old")):
+        if candidate.exists() and not check_folder(candidate):
+            return candidate
+    return None

@@ -1,0 +1,232 @@
+"""Typed facts: what stages leave in their manifests, and all of a run's that its pages show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from luthier.seams import Verdict
+
+
+class Facts(BaseModel):
+    """A block of facts; one that is missing or unknown is an error, so that no page shows what nobody measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FlowStep(Facts):
+    """One step on the way of the rows: what came in is what was kept and each fate together."""
+
+    step: str
+    arrived: int
+    kept: int
+    fates: dict[str, int] = {}
+    made: int | None = None  # where rows become examples and a new count begins: how many they made
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether nothing was lost."""
+        return self.arrived == self.kept + sum(self.fates.values())
+
+
+class PreparedFacts(Facts):
+    """Of the stage prepare."""
+
+    source: dict[str, Any]  # file and what its reader detected
+    files: list[str]
+    flow: list[FlowStep]
+    splits: dict[str, int]
+    n_quarantined: int
+    labels: dict[str, int]  # examples of each label, over all splits; empty for text
+    label_names: list[str]  # those of training, sorted
+    slices: dict[str, dict[str, int]]
+    seen_in_training: int  # test examples whose very input stands in training
+    conflicting: int  # training examples whose input occurs there with more than one answer
+    test_split: str  # what the test split holds, as a hash: openings are counted against it
+    steps: list[dict[str, Any]]  # input-changing steps, which travel with the model
+
+
+class EncodedFacts(Facts):
+    """Of the stage encode: the supervision audit."""
+
+    flow: FlowStep
+    splits: dict[str, int]
+    examples: int
+    tokens: int
+    supervised_tokens: int
+    truncated: int
+    cut_tokens: int
+    longest: int
+    auto: str  # name of the Hugging Face class that the objective puts on the base
+    counted: dict[str, int]  # faults of supervision that are tolerated up to a share
+
+
+class TrainedFacts(Facts):
+    """Of the stage train."""
+
+    trainable_parameters: int
+    base_parameters: int
+    parameters: int
+    steps: int
+    epochs: float
+    stopped: str
+    best: dict[str, Any] | None
+    supervised_tokens: int
+    precision: str
+    device: str
+    techniques: list[dict[str, Any]]
+    adapter: bool
+    final_loss: float | None
+    architecture: str
+
+
+class LatencyFacts(Facts):
+    """Time of single requests, milliseconds."""
+
+    samples: list[float]
+    n: int
+    p50: float
+    p95: float
+
+
+class MeasuredFacts(Facts):
+    """Of the stage measure."""
+
+    latency_ms: LatencyFacts
+    machine: str
+    threads: int
+
+
+class Figure(Facts):
+    """A metric over some predictions."""
+
+    estimate: float | None  # None where it is undefined
+    interval: tuple[float, float] | None  # 95 %
+    n: int
+    entities: int
+    unit: str
+    details: dict[str, float] = {}
+
+
+Figures = dict[str, Figure]  # metric -> figure
+
+
+class SystemScores(Facts):
+    """The figures of the model, or of one rival."""
+
+    metrics: Figures
+    slices: dict[str, dict[str, Figures]] = {}  # slice -> value -> figures
+
+
+class Confusion(Facts):
+    """Counts by truth (rows) and answer (columns)."""
+
+    labels: list[str]
+    matrix: list[list[int]]
+
+
+class Scores(Facts):
+    """`scores.json` of the stage score."""
+
+    main: str
+    order: list[str]  # names of the systems, the model last
+    higher_is_better: dict[str, bool]  # by metric
+    systems: dict[str, SystemScores]
+    confusion: Confusion | None
+
+
+class ErrorPattern(Facts):
+    """A way of being wrong and how often it happened."""
+
+    pattern: str
+    n: int
+
+
+class WorstCase(Facts):
+    """A wrong answer that the model was sure of."""
+
+    id: str
+    input: str
+    target: str
+    output: str
+    confidence: float
+    slices: dict[str, str]
+
+
+class Cases(Facts):
+    """`cases.json` of the stage score: row text, for the report alone."""
+
+    errors: list[ErrorPattern]
+    worst: list[WorstCase]
+
+
+class BaseFacts(Facts):
+    """The model that was started from."""
+
+    name: str
+    kind: str
+    parameters: int
+    architecture: str
+    license: str
+    notes: list[str]
+
+
+class Made(Facts):
+    """One artifact and what it was made from."""
+
+    stage: str
+    artifact: str
+    reused: bool
+    inputs: dict[str, str]
+    versions: dict[str, str]
+
+
+class Environment(Facts):
+    """Where the figures come from."""
+
+    luthier: str
+    python: str
+    torch: str
+    machine: str
+    threads: int
+    device: str
+    precision: str
+
+
+class Preview(Facts):
+    """One training example in tokens, each with whether it carries loss."""
+
+    id: str
+    pieces: list[tuple[str, bool]]
+
+
+class RunFacts(Facts):
+    """Everything that a run's pages show, from manifests and artifact files alone."""
+
+    name: str
+    run: str
+    released: bool
+    verdicts: list[Verdict]
+    test_openings: int
+    task: dict[str, Any]
+    base: BaseFacts
+    recipe: str
+    next: str
+    prepared: PreparedFacts
+    encoded: EncodedFacts
+    previews: list[Preview]
+    quarantine: list[dict[str, Any]]
+    trained: TrainedFacts
+    history: list[dict[str, Any]]
+    scores: Scores
+    cases: Cases
+    measured: MeasuredFacts | None
+    timings: dict[str, float]  # seconds by role
+    lineage: list[Made]
+    environment: Environment
+
+    @property
+    def flow(self) -> list[FlowStep]:
+        """Every step of the rows, from the file to what is trained on and asked."""
+        return [*self.prepared.flow, self.encoded.flow]

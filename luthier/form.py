@@ -1,0 +1,56 @@
+"""What a model must know to be asked: the task's form, its objective, head, lengths, and the steps that change input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator
+
+from luthier.choice import Settings, find
+from luthier.model import ABOUT, Head
+from luthier.objectives import Objective
+from luthier.preparers import Preparer
+from luthier.tasks import Task
+
+FILE = "form.json"
+
+
+class Form(Settings):
+    """Made by encode, and part of the model.json of every model that is trained on it."""
+
+    task: Task
+    objective: Objective
+    auto: str
+    """Name of the Hugging Face class of the head."""
+    labels: tuple[str, ...] = ()
+    max_length: int
+    steps: list[Preparer] = []
+    chat_template: str = ""
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _blank_sources(cls, task: Any) -> Any:
+        """A form has blanks for its sources, which the task's own rules would refuse."""
+        if isinstance(task, Task):
+            return task
+        kind = find("tasks", task["kind"])
+        names = {field.alias or name: name for name, field in kind.model_fields.items()}
+        return kind.model_construct(**{names[key]: value for key, value in task.items() if key in names})
+
+    def head(self) -> Head:
+        """What stands on top of the body."""
+        return Head(self.auto, self.labels)
+
+    def write(self, folder: Path) -> None:
+        """As `form.json`."""
+        text = json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False)
+        (folder / FILE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Form:
+        """From the artifact of encode, or from a model folder."""
+        file = folder / FILE if (folder / FILE).exists() else folder / ABOUT
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return cls(**{name: told[name] for name in cls.model_fields})

@@ -1,0 +1,238 @@
+"""Answers from a model in memory: greedy text with a key-value cache, scores of a classification head, embeddings."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from luthier.model import autocast, head_replaced, padded
+
+if TYPE_CHECKING:
+    import torch
+
+    from luthier.model import Model
+
+
+@dataclass
+class Written:
+    """What the model wrote for one prompt."""
+
+    tokens: list[int]  # without the stop token
+    logprobs: list[float]  # of each token and of the stop token, nats
+    finished: bool  # whether a stop token came before the limit
+    ended_by: int | None = None  # that token
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    stop: set[int],
+    batch: int = 32,
+    prefix: Sequence[int] = (),
+    tell: Callable[[int], None] = lambda done: None,
+) -> list[Written]:
+    """Greedy answers. Prompts are sorted by length and answered in batches with a key-value cache.
+
+    `prefix` stands before every prompt and is computed once. `tell` hears how many are done. Rows that have stopped
+    leave the batch, so a long answer does not keep the short ones busy.
+    """
+    import torch
+
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    written: list[Written] = [Written([], [], False) for _ in prompts]
+    done = 0
+    with torch.inference_mode(), autocast(model), tall_head(model):
+        longest = len(prefix) + max(map(len, prompts), default=0) + max_new_tokens
+        shared = _prefix_cache(model, prefix) if prefix and _may_share(model, longest) else None
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            texts = [prompts[row] if shared is not None else [*prefix, *prompts[row]] for row in rows]
+            state = (
+                _seq2seq_state(model, texts)
+                if model.architecture == "encoder-decoder"
+                else _decoder_state(model, texts, shared)
+            )
+            _extend(model, state, [written[row] for row in rows], max_new_tokens, stop)
+            done += len(rows)
+            tell(done)
+    return written
+
+
+@dataclass
+class _Generating:
+    """The state of one batch: what the next forward needs."""
+
+    logits: torch.Tensor  # (B, V) of the position to be written
+    cache: Any
+    mask: torch.Tensor  # (B, T) attention mask over everything so far
+    position: torch.Tensor | None  # (B,) next position of each row
+    encoded: Any = None  # encoder output and its mask, for encoder-decoders
+
+
+def _may_share(model: Model, longest: int) -> bool:
+    """A prefix is shared by decoders; not where texts outgrow a sliding window, since padding after it takes up room."""
+    window = model.bare.config.to_dict().get("sliding_window")
+    return model.architecture == "decoder" and (window is None or longest <= window)
+
+
+def _prefix_cache(model: Model, prefix: Sequence[int]) -> Any:
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.bare.config)
+    ids = torch.tensor([list(prefix)], device=model.device)
+    model.forward(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
+
+
+def _decoder_state(model: Model, texts: list[list[int]], shared: Any) -> _Generating:
+    import torch
+    from transformers import DynamicCache
+
+    cache = copy.deepcopy(shared) if shared is not None else DynamicCache(config=model.bare.config)
+    length = cache.get_seq_length() if shared is not None else 0
+    if shared is not None:
+        cache.batch_repeat_interleave(len(texts))
+    width = max(len(text) for text in texts)
+    pad = model.tokenizer.pad_token_id
+    ids = torch.tensor([[pad] * (width - len(text)) + text for text in texts], device=model.device)
+    own = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts], device=model.device)
+    mask = torch.cat([torch.ones(len(texts), length, dtype=own.dtype, device=model.device), own], dim=1)
+    positions = (length + own.cumsum(1) - 1).clamp(min=0)
+    outputs = model.forward(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return _Generating(outputs.logits[:, -1].float(), cache, mask, positions[:, -1] + 1)
+
+
+def _seq2seq_state(model: Model, texts: list[list[int]]) -> _Generating:
+    import torch
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    width = max(len(text) for text in texts)
+    pad = model.tokenizer.pad_token_id
+    ids = torch.tensor([text + [pad] * (width - len(text)) for text in texts], device=model.device)
+    mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=model.device)
+    plain = model.bare
+    encoded = plain.get_encoder()(input_ids=ids, attention_mask=mask)
+    config = model.bare.config
+    cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+    start = torch.full((len(texts), 1), config.decoder_start_token_id, device=model.device)
+    outputs = model.forward(
+        encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=start, past_key_values=cache, use_cache=True
+    )
+    return _Generating(outputs.logits[:, -1].float(), cache, mask, None, encoded)
+
+
+def _extend(model: Model, state: _Generating, rows: list[Written], limit: int, stop: set[int]) -> None:
+    import torch
+
+    alive = list(range(len(rows)))
+    for step in range(limit + 1):
+        highest, tokens = state.logits.max(dim=-1)
+        logprobs = highest - state.logits.logsumexp(dim=-1)
+        keep = []
+        for place, (row, token, logprob) in enumerate(zip(alive, tokens.tolist(), logprobs.tolist(), strict=True)):
+            if token in stop:
+                rows[row].finished, rows[row].ended_by = True, token
+                rows[row].logprobs.append(logprob)
+            elif step < limit:
+                rows[row].tokens.append(token)
+                rows[row].logprobs.append(logprob)
+                keep.append(place)
+        if not keep or step == limit:
+            return
+        if len(keep) < len(alive):
+            kept = torch.tensor(keep, device=model.device)
+            alive = [alive[place] for place in keep]
+            tokens = tokens[kept]
+            state.cache.batch_select_indices(kept)
+            state.mask = state.mask[kept]
+            if state.position is not None:
+                state.position = state.position[kept]
+            else:
+                state.encoded.last_hidden_state = state.encoded.last_hidden_state[kept]
+        if state.position is None:
+            outputs = model.forward(
+                encoder_outputs=state.encoded,
+                attention_mask=state.mask,
+                decoder_input_ids=tokens[:, None],
+                past_key_values=state.cache,
+                use_cache=True,
+            )
+        else:
+            state.mask = torch.cat([state.mask, state.mask.new_ones(len(keep), 1)], dim=1)
+            outputs = model.forward(
+                input_ids=tokens[:, None],
+                attention_mask=state.mask,
+                position_ids=state.position[:, None],
+                past_key_values=state.cache,
+                use_cache=True,
+            )
+            state.position = state.position + 1
+        state.logits = outputs.logits[:, -1].float()
+
+
+def scores(
+    model: Model, texts: Sequence[list[int]], *, batch: int = 64, tell: Callable[[int], None] = lambda done: None
+) -> torch.Tensor:
+    """What the classification head says of each text, (N, C), in the order of `texts`."""
+    import torch
+
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    found = torch.zeros(len(texts), len(model.labels))
+    with torch.inference_mode(), autocast(model):
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            ids, mask = padded([texts[row] for row in rows], model)
+            found[rows] = model.forward(input_ids=ids, attention_mask=mask).logits.float().cpu()
+            tell(start + len(rows))
+    return found
+
+
+def embed(model: Model, texts: Sequence[list[int]], *, batch: int = 64) -> torch.Tensor:
+    """Mean of the last hidden states, of unit length, (N, D): how sentence encoders are commonly read."""
+    import torch
+
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    body = model.bare.base_model
+    found: torch.Tensor | None = None
+    with torch.inference_mode(), autocast(model):
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            ids, mask = padded([texts[row] for row in rows], model)
+            hidden_BTD = body(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            mean_BD = (hidden_BTD * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            if found is None:
+                found = torch.zeros(len(texts), mean_BD.shape[1])
+            found[rows] = torch.nn.functional.normalize(mean_BD, dim=-1).cpu()
+    return found if found is not None else torch.zeros(0, 1)
+
+
+@contextlib.contextmanager
+def tall_head(model: Model) -> Iterator[None]:
+    """Compute the output head as `weight @ hidden.T`, which is up to 40 % faster on CPUs for a few rows."""
+    import torch
+
+    head = model.bare.get_output_embeddings()
+    if (
+        type(head) is not torch.nn.Linear
+        or head.bias is not None
+        or model.device != "cpu"
+        or model.precision != "float32"
+    ):
+        yield
+        return
+    weight_VD = head.weight
+    with head_replaced(head, lambda hidden: (weight_VD @ hidden.flatten(0, -2).T).T.unflatten(0, hidden.shape[:-1])):
+        yield

@@ -1,0 +1,133 @@
+"""Losses at supervised positions alone: the output head is computed only where there is loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from luthier.model import head_replaced
+
+if TYPE_CHECKING:
+    import torch
+
+    from luthier.model import Model
+
+CHUNK = 128  # rows of logits held at a time
+NO_SHARE = 1e-10  # of the probability: in all, the tokens below it have less than float32 can tell from none
+Needs = Literal["losses", "logits"]  # what a forward pass must leave for those who wrap the losses
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What one forward pass left. S supervised positions, V tokens or C classes, B examples."""
+
+    losses: torch.Tensor | None = None  # (S,) nats, where the logits were never kept
+    logits: torch.Tensor | None = None  # (S, V) at supervised positions, or (B, C) of a classification head
+    wanted: torch.Tensor | None = None  # (S,) tokens that should have been written
+    rows: torch.Tensor | None = None  # (S,) number of the example in the batch
+
+
+def at_positions(
+    model: Model, positions_S: torch.Tensor, wanted_S: torch.Tensor, rows_S: torch.Tensor, needs: Needs, **inputs: Any
+) -> Outputs:
+    """Losses or logits of the tokens `wanted_S` at flat `positions_S` of (B*T,), the head computed there alone.
+
+    The head costs vocabulary x hidden for each position, more than a third of a small model's work, and prompts carry
+    no loss. Where the head is a frozen plain matrix and nobody needs logits, losses and their gradient are computed
+    chunk by chunk and the logits are never kept; elsewhere the logits (S, V) are. Both go through the model's own
+    forward, so that whatever wraps it runs.
+    """
+
+    head = model.bare.get_output_embeddings()
+    if needs == "losses" and not head.weight.requires_grad and has_plain_head(model):
+        with head_replaced(head, lambda hidden_BTD: hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S]):
+            hidden_SD = model.forward(**inputs, use_cache=False).logits
+        return Outputs(chunked_cross_entropy(hidden_SD, head.weight, wanted_S), None, wanted_S, rows_S)
+
+    def selected(hidden_BTD: torch.Tensor) -> torch.Tensor:
+        return forward(hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S][None])
+
+    forward = head.forward
+    with head_replaced(head, selected):
+        logits_SV = model.forward(**inputs, use_cache=False).logits[0].float()
+    return Outputs(None, logits_SV, wanted_S, rows_S)
+
+
+def has_plain_head(model: Model) -> bool:
+    """Whether the logits are head(hidden) and nothing more, shown once on three tokens: no scaling, no capping, no bias."""
+    import torch
+
+    if model.plain_head is None:
+        head = model.bare.get_output_embeddings()
+        model.plain_head = type(head) is torch.nn.Linear and head.bias is None
+        if model.plain_head:
+            inputs = {"input_ids": torch.tensor([[5, 6, 7]], device=model.device)}
+            if model.architecture == "encoder-decoder":
+                inputs["decoder_input_ids"] = inputs["input_ids"]
+            training, _ = model.forward.training, model.forward.eval()
+            with torch.no_grad():
+                logits = model.forward(**inputs, use_cache=False).logits
+                with head_replaced(head, lambda hidden: hidden):
+                    hidden = model.forward(**inputs, use_cache=False).logits
+                model.plain_head = torch.allclose(head(hidden), logits, rtol=1e-4, atol=1e-5)
+            model.forward.train(training)
+    return model.plain_head
+
+
+def per_example(losses_S: torch.Tensor, rows_S: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Sum token losses within each example and apply its weight: (S,) -> (B,)."""
+    import torch
+
+    sums_B = torch.zeros(len(weights), device=losses_S.device).index_add(0, rows_S, losses_S)
+    return sums_B * torch.tensor(weights, device=losses_S.device, dtype=sums_B.dtype)
+
+
+def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, wanted_S: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy (S,) of `hidden @ weight.T` against `wanted`, 128 rows of logits at a time.
+
+    Each chunk's gradient with respect to the hidden states, (softmax - one hot) @ weight, is computed while its logits
+    are at hand, so memory is 128 x V whatever S is. The weights get no gradient: they must be frozen. Once a model is
+    sure of itself, most tokens have no share in any row; when three in four have less than NO_SHARE, their part of the
+    gradient is left out (arXiv:2411.09009 leaves out shares below 2^-12). The loss is always over all tokens.
+    """
+    import torch
+
+    class ChunkedCrossEntropy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, hidden: torch.Tensor) -> torch.Tensor:
+            losses = torch.empty(len(hidden), device=hidden.device)
+            wants_gradient = ctx.needs_input_grad[0]
+            gradients = torch.empty_like(hidden) if wants_gradient else None
+            kind = hidden.dtype
+            matrix = weight_VD.to(kind)
+            for start in range(0, len(hidden), CHUNK):
+                rows = slice(start, min(start + CHUNK, len(hidden)))
+                # (V, rows): a tall result is a third faster than a wide one on CPUs
+                exact_VS = (matrix @ hidden[rows].T).float()  # in float32 no copy: all below is done in place
+                target = wanted_S[None, rows]
+                wanted_logits = exact_VS.gather(0, target)
+                highest = exact_VS.amax(dim=0, keepdim=True)
+                shares_VS = exact_VS.sub_(highest).exp_()
+                total = shares_VS.sum(dim=0, keepdim=True)
+                losses[rows] = (total.log() + highest - wanted_logits)[0]
+                if gradients is not None:
+                    counts_V = shares_VS.div_(total).amax(dim=1) > NO_SHARE
+                    counts_V[target[0]] = True
+                    shares_VS.scatter_add_(0, target, torch.full_like(total, -1.0))
+                    counted = counts_V.nonzero()[:, 0]
+                    if 4 * len(counted) < len(matrix):
+                        gradients[rows] = (matrix[counted].T @ shares_VS[counted].to(kind)).T
+                    else:
+                        gradients[rows] = (matrix.T @ shares_VS.to(kind)).T
+            if gradients is not None:
+                ctx.save_for_backward(gradients)
+            return losses
+
+        @staticmethod
+        def backward(ctx: Any, *upstream: torch.Tensor) -> torch.Tensor:
+            (gradients,) = ctx.saved_tensors
+            return gradients * upstream[0][:, None].to(gradients.dtype)
+
+    with torch.autocast(hidden_SD.device.type, enabled=False):
+        return ChunkedCrossEntropy.apply(hidden_SD)

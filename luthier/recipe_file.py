@@ -1,0 +1,194 @@
+"""Recipe files: YAML 1.2 with changes applied, read into a typed recipe; every error is found at once, with its line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from luthier.choice import Choice, Settings, find, unknown
+from luthier.errors import Problems, UserError
+from luthier.recipe import Recipe
+
+DATA_VARIABLE = "LUTHIER_DATA"
+MOVED = {  # keys of earlier versions and where they stand now
+    "prepare.max_length": "encode.max_length",
+    "prepare.truncation": "encode.truncation",
+    "prepare.deduplicate": "a step, prepare.steps: [{kind: dedup}]",
+}
+
+
+class RecipeFile(Settings):
+    """A recipe together with where it came from."""
+
+    recipe: Recipe
+    folder: Path
+    text: str
+
+    def path(self, written: str) -> Path:
+        """A path of the recipe: as it is, beside the recipe, or in the folder that LUTHIER_DATA names."""
+        places = [self.folder / written]
+        if os.environ.get(DATA_VARIABLE):
+            places.append(Path(os.environ[DATA_VARIABLE]) / written)
+        for place in places:
+            if place.exists():
+                return place.resolve()
+        looked = " nor ".join(str(place.parent) for place in places)
+        raise UserError(
+            f"there is no file {written} in {looked}",
+            where="recipe",
+            hint=f"correct the path, or set {DATA_VARIABLE} to the folder that holds it",
+        )
+
+
+def load(path: str | Path, changes: Sequence[str] = ()) -> RecipeFile:
+    """A recipe file, with `path=value` changes applied; raises Problems with every error found."""
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        hint = f"in that folder: {', '.join(near)}" if near else "make one with `luthier init TABLE.csv`"
+        raise UserError("no such recipe file", where=str(path), hint=hint)
+    return loads(path.read_text(encoding="utf-8"), folder=path.parent.resolve(), changes=changes, name=str(path))
+
+
+def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "recipe") -> RecipeFile:
+    """A recipe from text."""
+    from ruamel.yaml import YAML
+
+    document = parse(text, name)
+    if not isinstance(document, dict):
+        raise UserError("a recipe is a list of `key: value` lines", where=name, hint="start with `version: 1`")
+    for change in changes:
+        apply_change(document, change)
+    try:
+        recipe = Recipe.model_validate(json.loads(json.dumps(document)))
+    except ValidationError as problem:
+        raise Problems(explained(problem, document, name), where=name) from None
+    shown = text
+    if changes:
+        buffer = io.StringIO()
+        YAML().dump(document, buffer)
+        shown = buffer.getvalue()
+    return RecipeFile(recipe=recipe, folder=folder, text=shown)
+
+
+def parse(text: str, name: str) -> Any:
+    """YAML 1.2 with positions; duplicate keys and broken syntax are errors with line and column."""
+    from ruamel.yaml.error import MarkedYAMLError
+
+    reader = yaml_1_2()
+    try:
+        return reader.load(text)
+    except MarkedYAMLError as problem:
+        mark = problem.problem_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        sentence = " ".join(str(problem.problem).split())
+        raise UserError(sentence, where=where, hint="correct this line") from None
+
+
+def yaml_1_2() -> Any:
+    """A reader of YAML 1.2's core types: dates stay the text that they are, comments and positions are kept."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import RoundTripConstructor
+
+    class CoreConstructor(RoundTripConstructor):
+        pass
+
+    CoreConstructor.add_constructor("tag:yaml.org,2002:timestamp", RoundTripConstructor.construct_yaml_str)
+    reader = YAML(typ="rt")
+    reader.version = (1, 2)
+    reader.Constructor = CoreConstructor
+    return reader
+
+
+def apply_change(document: dict[str, Any], change: str) -> None:
+    """`train.epochs=2` or `score.metrics[0].kind=f1`: set one value, written as in YAML."""
+    path, equals, value = change.partition("=")
+    steps = [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path)]
+    if not equals or not steps:
+        raise UserError(f"'{change}' is not a change", where="--set", hint="write --set train.epochs=2")
+    here: Any = document
+    try:
+        for step in steps[:-1]:
+            if isinstance(here, dict) and (step not in here or here[step] is None):
+                here[step] = {}
+            here = here[step]
+        here[steps[-1]] = yaml_1_2().load(value) if value else ""
+    except (KeyError, IndexError, TypeError):
+        raise UserError(
+            f"there is no place '{path}' in the recipe", where="--set", hint="see `luthier schema`"
+        ) from None
+
+
+def explained(problem: ValidationError, document: Any, name: str) -> list[UserError]:
+    """Each problem of a recipe as a sentence with line and path."""
+    told = []
+    for error in problem.errors():
+        message = error["msg"].removeprefix("Value error, ")
+        hint = ""
+        location = list(error["loc"])
+        if error["type"] == "extra_forbidden":
+            moved = MOVED.get(".".join(map(str, location)))
+            message = (
+                f"is now {moved}" if moved else unknown("key", str(location[-1]), _known_keys(document, location[:-1]))
+            )
+            hint = "move it there" if moved else ""
+        elif error["type"] == "missing":
+            message, hint = "is required", "add it"
+        elif not error["type"].startswith(("choice", "value_error")):
+            message = f"{message} (found {_shown(error['input'])})"
+        lines = message.split("\n")
+        for line in lines:
+            # a validator of the whole recipe writes its own paths, one line each
+            where = _place(document, location, name) if location else name
+            told.append(UserError(line, where=where, hint=hint))
+    return told
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _place(document: Any, location: list[int | str], name: str) -> str:
+    path, line = "", None
+    here: Any = document
+    for step in location:
+        inside = step in here if isinstance(here, dict) else isinstance(here, list) and int(step) < len(here)
+        if inside:
+            line = here.lc.data[step][0] + 1 if step in (here.lc.data or {}) else line
+        here = here[step] if inside else None
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
+    return f"{name}:{line}: {path}" if line else f"{name}: {path}"
+
+
+def _known_keys(document: Any, location: Sequence[int | str]) -> list[str]:
+    """The keys of the block at a place in a recipe, following Choices by the kind that the document names."""
+    block: Any = Recipe
+    here = document
+    for step in location:
+        here = here[step]
+        if isinstance(step, str):
+            inside = _settings_in(block.model_fields[_field_of(block, step)].annotation)
+            if not inside:
+                return []
+            block = inside[0]
+        if issubclass(block, Choice) and "family" in block.__dict__ and isinstance(here, dict):
+            block = find(block.family, here["kind"])
+    return [field.alias or name for name, field in block.model_fields.items()]
+
+
+def _field_of(block: type[Settings], key: str) -> str:
+    return next(name for name, field in block.model_fields.items() if key in (name, field.alias))
+
+
+def _settings_in(annotation: Any) -> list[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _settings_in(part)]

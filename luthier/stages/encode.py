@@ -1,0 +1,164 @@
+"""Encode: examples become tokens for one base, once; every supervised token can be seen, and wrong supervision is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TextIO
+
+from luthier import seams, token_arrays
+from luthier.batching import Encoded
+from luthier.choice import Settings
+from luthier.encoding import Reading
+from luthier.errors import Problems, UserError
+from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
+from luthier.form import Form
+from luthier.model import architecture_of, load_tokenizer
+from luthier.objectives import Objective
+from luthier.preparers import Preparer
+from luthier.recipe import EncodeSettings
+from luthier.seams import Example
+from luthier.store import Artifact, Out, stage
+from luthier.tasks import Task
+
+LEARNED = ("train", "validation")
+PREVIEWS = 8  # examples shown with their supervised tokens
+CHUNK = 512  # examples encoded at once
+FEWEST = 20  # examples below which no share of faults is refused
+
+
+class Encode(Settings):
+    """What decides the tokens."""
+
+    task: Task
+    """Its form alone."""
+    settings: EncodeSettings
+
+
+@stage(version=1)
+def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict[str, Any]:
+    """Token arrays `train` and `validation`, the validation Examples as `asked`, `previews.jsonl` and `form.json`."""
+    task, settings = config.task, config.settings
+    prepared = PreparedFacts(**examples.facts)
+    objective = Objective.pick(task.objective)
+    tokenizer = load_tokenizer(base.path)
+    template = task.template_of_chats()
+    if template:
+        tokenizer.chat_template = template
+    architecture = architecture_of(base.path)
+    head = objective.head(architecture, prepared.label_names)
+    reading = Reading(tokenizer, architecture, tuple(prepared.label_names), settings.max_length)
+    audit = Audit(objective, task, reading, settings)
+    splits = {}
+    with out.timed("encode"), (out.folder / "previews.jsonl").open("w", encoding="utf-8") as previews:
+        for split in LEARNED:
+            audit.previews = previews if split == "train" else None
+            kept = audit.each(seams.read(examples.path / split, Example))
+            if split == "validation":
+                asked: list[str] = []
+                splits[split] = token_arrays.write(out.folder / split, remembered(kept, asked))
+                seams.write_lines(out.folder / "asked", asked)
+            else:
+                splits[split] = token_arrays.write(out.folder / split, (encoded for _, encoded in kept))
+            out.say(f"encoded {splits[split]:,} examples of {split}")
+    audit.judge()
+    if not splits["train"]:
+        raise UserError("no training example fits", where="encode.max_length", hint="raise it, or truncate otherwise")
+    Form(
+        task=task,
+        objective=objective,
+        auto=head.auto,
+        labels=head.labels,
+        max_length=settings.max_length,
+        steps=[Preparer.pick(step) for step in prepared.steps],
+        chat_template=template,
+    ).write(out.folder)
+    return audit.facts(splits).model_dump(mode="json")
+
+
+def remembered(kept: Iterable[tuple[Example, Encoded]], asked: list[str]) -> Iterator[Encoded]:
+    """Pass encoded examples through and keep what evaluating them needs: no groups, which are the report's alone."""
+    for example, encoded in kept:
+        bare = Example(example.id, example.task, example.input, example.target, example.weight)
+        asked.append(seams.line(bare))
+        yield encoded
+
+
+class Audit:
+    """The supervision audit: what carries loss, what was cut, what must not happen."""
+
+    def __init__(self, objective: Objective, task: Task, reading: Reading, settings: EncodeSettings) -> None:
+        self.objective, self.task, self.reading, self.settings = objective, task, reading, settings
+        self.auto = objective.head(reading.architecture, reading.labels).auto
+        self.previews: TextIO | None = None
+        self.shown = 0
+        self.n = self.arrived = self.tokens = self.supervised = 0
+        self.truncated = self.cut_tokens = self.too_long = self.longest = 0
+        self.faults: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+
+    def each(self, examples: Iterator[Example]) -> Iterator[tuple[Example, Encoded]]:
+        """Encode examples and look at each; those that do not fit are cut, left out or, in the end, refused."""
+        while chunk := list(islice(examples, CHUNK)):
+            encoded = self.objective.encode(chunk, self.task, self.reading)
+            for example, tokens in zip(chunk, encoded, strict=True):
+                self.arrived += 1
+                if tokens.cut_tokens and self.settings.truncation == "drop":
+                    self.too_long += 1
+                    continue
+                self.look(example, tokens)
+                yield example, tokens
+
+    def look(self, example: Example, encoded: Encoded) -> None:
+        """Count one example and note what is wrong with its supervision."""
+        self.n += 1
+        self.tokens += encoded.length
+        self.supervised += encoded.covers
+        self.longest = max(self.longest, encoded.length + encoded.cut_tokens)
+        self.truncated += encoded.cut_tokens > 0
+        self.cut_tokens += encoded.cut_tokens
+        for fault in self.objective.audit(encoded, example, self.task, self.reading):
+            self.faults[fault] += 1
+            self.first.setdefault(fault, f"{example.origin['file']}:{example.origin['row']}")
+        if self.previews is not None and self.shown < PREVIEWS:
+            self.shown += 1
+            shown = {"id": example.id, "pieces": self.objective.pieces(encoded, self.reading.tokenizer)}
+            self.previews.write(json.dumps(shown, ensure_ascii=False) + "\n")
+
+    def judge(self) -> None:
+        """Refuse supervision that would train the wrong thing."""
+        found = []
+        for name, n in self.faults.items():
+            fault = self.objective.faults[name]
+            if n > fault.tolerated * self.n and (fault.tolerated == 0 or self.n >= FEWEST):
+                sentence = fault.sentence.format(n=n, total=self.n)
+                found.append(UserError(sentence, where=self.first[name], hint=fault.hint))
+        if self.truncated and self.settings.truncation == "error":
+            found.append(
+                UserError(
+                    f"{self.truncated} examples are longer than {self.settings.max_length} tokens "
+                    f"(the longest has {self.longest})",
+                    where="encode.max_length",
+                    hint="raise it, or set encode.truncation to cut_input or drop",
+                )
+            )
+        if found:
+            raise Problems(found)
+
+    def facts(self, splits: dict[str, int]) -> EncodedFacts:
+        """For the manifest and the report."""
+        fates = {"too long to learn from": self.too_long} if self.too_long else {}
+        return EncodedFacts(
+            flow=FlowStep(step="fit in max_length", arrived=self.arrived, kept=self.n, fates=fates, made=self.arrived),
+            splits=splits,
+            examples=self.n,
+            tokens=self.tokens,
+            supervised_tokens=self.supervised,
+            truncated=self.truncated,
+            cut_tokens=self.cut_tokens,
+            longest=self.longest,
+            auto=self.auto,
+            counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated},
+        )
