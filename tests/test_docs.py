@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import re
 import subprocess
@@ -54,6 +56,25 @@ def test_files_that_the_documents_link_to_are_there() -> None:
 def test_the_reference_is_that_of_the_code() -> None:
     written = json.loads((ROOT / "docs" / "reference" / "recipe.schema.json").read_text())
     assert written == json.loads(json.dumps(schema())), "run `make docs`"
+
+
+def test_the_way_of_a_row_names_functions_that_are_there_each_once() -> None:
+    text = (ROOT / "docs" / "how_it_works.md").read_text(encoding="utf-8")
+    way = text[text.index("## The way of a row") : text.index("## Training")]
+    names = re.findall(r"\b[a-z_]+(?:\.[a-z_]+)*\.(?:[A-Z]\w+\.)?[a-z_]+\b", way[way.index("```") : way.rindex("```")])
+    functions = [
+        name for name in names if not name.startswith(("prepare.steps", "suppliers.", "report.html", "model.json"))
+    ]
+    assert len(functions) == len(set(functions)) >= 25
+    for name in functions:
+        found: object = importlib.import_module("luthier")
+        path = "luthier"
+        for part in name.split("."):
+            path = f"{path}.{part}"
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(path)
+            found = getattr(found, part)
+        assert callable(found), name
 
 
 @pytest.mark.slow

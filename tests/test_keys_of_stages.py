@@ -1,0 +1,134 @@
+"""What is done again after a change, and what is not: a key holds what changes the bytes and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+import tiny
+
+from luthier import flow, runs, seams
+from luthier.recipe_file import loads
+from luthier.runs import Run
+from luthier.seams import Example
+
+pytestmark = pytest.mark.slow
+
+RECIPE = """\
+version: 1
+name: keys
+task: {kind: standardize, table: data/table.csv, column: messy, target: clean, context: [kind]}
+base: {kind: folder, path: llama}
+prepare: {split: {kind: random, validation: 0.2, test: 0.3}}
+encode: {max_length: 64}
+train: {precision: float32, epochs: 1, learning_rate: 1e-3, techniques: [{kind: lora, rank: 2}], stop: {metric: exact_match}}
+predict: {engine: {kind: torch, max_new_tokens: 4}}
+score: {latency_samples: 0, baselines: [identity]}
+gate: {checks: [{kind: floor, metric: exact_match, at_least: 0, min_n: 1}]}
+"""
+STAGES = ("examples", "encoded", "model", "tuned", "baseline_identity", "scores", "gate")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("keys_of_stages")
+    for shape in ("llama", "gemma3"):
+        tiny.build(root / shape, shape)
+    (root / "data").mkdir()
+    write(root / "data" / "table.csv", 70)
+    ran(root, RECIPE)
+    return root
+
+
+def write(path: Path, n: int) -> None:
+    draw = random.Random(2)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = [["AB"[i % 2], f"{draw.randint(1, 9999):05d} kg", draw.randint(1, 9999)] for i in range(n)]
+        csv.writer(file).writerows([["kind", "messy", "clean"], *rows])
+
+
+def ran(place: Path, text: str, *changes: str) -> Run:
+    opened = loads(text, folder=place, changes=changes)
+    return flow.run(opened, flow.store_for(opened))
+
+
+def redone(done: Run) -> set[str]:
+    return {role for role in STAGES if role in done.artifacts and not done.artifacts[role].reused}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("score.metrics=[exact_match, edit_similarity]", {"scores", "gate"}),
+        ("score.worst=3", {"scores"}),
+        ("gate.checks=[{kind: floor, metric: exact_match, at_least: 0.1}]", {"gate"}),
+        ("predict.engine.batch_size=7", {"tuned", "baseline_identity"}),
+        ("train.checkpoint_steps=2", set()),
+        ("name=other", set()),
+        # a group is shown in the report: examples carry it, their tokens do not
+        ("prepare.slices={kind: kind}", {"examples", "encoded", "tuned", "baseline_identity", "scores", "gate"}),
+        ("task.prompt='{value} ->'", {"encoded", "model", "tuned", "baseline_identity", "scores"}),
+        ("train.epochs=2", {"model", "tuned"}),
+        ("seed=5", {"examples", "encoded", "model", "tuned", "baseline_identity", "scores", "gate"}),
+    ],
+)
+def test_a_change_does_again_what_depends_on_it_and_no_more(place: Path, change: str, expected: set[str]) -> None:
+    done = redone(ran(place, RECIPE, change))
+    # predictions of a tiny model may be the very same after a change: what reads them is then not done again
+    assert expected - {"scores", "gate", "tuned"} <= done <= expected | {"scores", "gate"}
+    assert ("model" in done) == ("model" in expected)
+
+
+def test_a_table_that_was_moved_and_renamed_trains_nothing(place: Path) -> None:
+    (place / "elsewhere").mkdir()
+    (place / "elsewhere" / "renamed.csv").write_bytes((place / "data" / "table.csv").read_bytes())
+    done = ran(place, RECIPE, "task.table=elsewhere/renamed.csv")
+    # the examples say in which file they stood; that is all that differs
+    assert "model" not in redone(done)
+    assert done.artifacts["encoded"].content == ran(place, RECIPE).artifacts["encoded"].content
+
+
+def test_another_base_reads_no_table_again(place: Path) -> None:
+    done = redone(ran(place, RECIPE, "base.path=gemma3"))
+    assert "examples" not in done
+    assert "model" in done
+
+
+def test_a_report_that_is_written_again_makes_nothing(place: Path) -> None:
+    done = ran(place, RECIPE)
+    store = flow.store_for(loads(RECIPE, folder=place))
+    assert not redone(runs.reopen(store, done.name))
+
+
+def test_rows_keep_their_split_when_rows_are_appended(place: Path) -> None:
+    before = splits_of(ran(place, RECIPE))
+    write(place / "data" / "longer.csv", 200)
+    after = splits_of(ran(place, RECIPE, "task.table=data/longer.csv"))
+    assert len(after) > len(before) > 60
+    assert {name: after[name] for name in before if name in after} == {n: s for n, s in before.items() if n in after}
+    assert set(after.values()) == {"train", "validation", "test"}
+
+
+def splits_of(done: Run) -> dict[str, str]:
+    folder = done.artifacts["examples"].path
+    return {e.id: split for split in ("train", "validation", "test") for e in seams.read(folder / split, Example)}
+
+
+def test_a_candidate_is_evaluated_on_any_split_alike(place: Path) -> None:
+    opened = loads(RECIPE, folder=place)
+    store = flow.store_for(opened)
+    opened = flow.settled(opened, store)
+    done = flow.run(opened, store)
+    candidate = flow.Candidate(done.artifacts["model"], done.artifacts["base"], opened.recipe)
+    opened_before = store.openings(done.facts.prepared.test_split)
+    found = flow.evaluate(candidate, done.artifacts["examples"], store, "validation")
+    assert [p.id for p in runs.predictions_of(found.tuned)] == [
+        p.id for p in runs.predictions_of(found.rivals["identity"])
+    ]
+    assert found.scores.facts["systems"].keys() == {"identity", "tuned"}
+    assert found.tuned.facts["n"] == done.facts.prepared.splits["validation"]
+    assert store.openings(done.facts.prepared.test_split) == opened_before, "validation opens no test"
+    again = flow.evaluate(candidate, done.artifacts["examples"], store, "test")
+    assert again.tuned.content == done.artifacts["tuned"].content
