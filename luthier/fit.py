@@ -16,6 +16,7 @@ from luthier.objectives import Objective
 from luthier.recipe import TrainSettings
 from luthier.store import Artifact, Out
 from luthier.techniques import Running, Together, learning_rate_for
+from luthier.token_arrays import TokenArrays
 
 if TYPE_CHECKING:
     from luthier.model import Model
@@ -56,8 +57,7 @@ class Watch:
 
 def fit(
     model: Model,
-    examples: Sequence[Encoded],
-    lengths: Sequence[int],
+    examples: TokenArrays,
     objective: Objective,
     settings: TrainSettings,
     evaluate: Evaluate,
@@ -68,26 +68,29 @@ def fit(
 ) -> Progress:
     """Train in place; the weights that are to be kept are in the model at the end. Goes on from `out.checkpoints`.
 
-    `lengths`: tokens of each example. The history, a JSON line for each step and evaluation, is left beside the
-    checkpoints in `history.jsonl`.
+    The history, a JSON line for each step and evaluation, is left beside the checkpoints in `history.jsonl`.
     """
     import torch
 
+    from luthier import dropout, used_embeddings
+
+    lengths = examples.lengths().tolist()
     per_epoch = math.ceil(len(lengths) / settings.batch_size)
     total = max(1, round(settings.epochs * per_epoch))
     every = max(1, round(settings.evaluate_every * per_epoch))
     schedule = Schedule(
         settings.learning_rate or learning_rate_for(settings.techniques), total, settings.warmup, settings.schedule
     )
-    state = begin(model, settings, schedule, inputs, out, seed)
-    progress, pace = state.progress, Pace(out, state.progress.step, total)
-    packed = models.packs(model) and all(technique.layout != "rows" for technique in settings.techniques)
-    steps: list[Step] = []
-    with torch.random.fork_rng():
+    running = start(model, settings, inputs, seed)
+    used = examples.tokens() if only_used(model, running, settings.weight_decay) else None
+    with torch.random.fork_rng(), dropout.quick(model.forward), used_embeddings.alone(model.bare, used):
+        state = begin(model, running, settings, schedule, out)
+        progress, pace = state.progress, Pace(out, state.progress.step, total)
+        steps: list[Step] = []
         while not progress.stopped:
             epoch, within = divmod(progress.step, per_epoch)
             if within == 0 or not steps:
-                steps = plan(lengths, settings.batch_size, settings.tokens_per_batch, seed, epoch, packed=packed)
+                steps = plan(lengths, settings.batch_size, settings.tokens_per_batch, seed, epoch, packed=model.packed)
             if within == 0 and state.running.epoch(epoch, progress.evaluations):
                 regroup(state, schedule.peak, settings.weight_decay)
                 state.note_trainable(out.checkpoints)
@@ -110,9 +113,9 @@ def fit(
                 progress.stopped = progress.stopped or "finished"
             if progress.step % settings.checkpoint_steps == 0 or progress.stopped:
                 state.save(out.checkpoints)
-    if watch.keep_best and progress.best and progress.best["step"] != progress.step:
-        state.restore_best(out.checkpoints)
-    model.forward.eval()
+        if watch.keep_best and progress.best and progress.best["step"] != progress.step:
+            state.restore_best(out.checkpoints)
+        model.forward.eval()
     return progress
 
 
@@ -123,11 +126,8 @@ def take_step(
 
     Nothing is changed where one of them is not finite.
     """
-    import torch
-
     loss = gradients(state.model, micro_batches, objective, state.running)
-    trained = [parameter for parameter in state.model.trainable().values() if parameter.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(trained, max_grad_norm).item()
+    norm = clip(state.model, max_grad_norm)
     if math.isfinite(loss) and math.isfinite(norm):
         state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
@@ -158,19 +158,42 @@ def gradients(
     return float(total)
 
 
-def begin(model: Model, settings: TrainSettings, schedule: Schedule, inputs: Inputs, out: Out, seed: int) -> State:
-    """The state before the first step, or that of the last whole checkpoint."""
+def clip(model: Model, max_norm: float) -> float:
+    """Scale the gradients of all that trains down to a norm where theirs is larger; returns theirs."""
+    from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+    moving = [parameter for parameter in model.trainable().values() if parameter.grad is not None]
+    norm = get_total_norm([parameter.grad for parameter in moving if parameter.grad is not None])
+    found = float(norm)
+    if found + 1e-6 > max_norm:  # torch's own multiplies by 1 otherwise, which is a pass over all of them
+        clip_grads_with_norm_(moving, max_norm, norm)
+    return found
+
+
+def start(model: Model, settings: TrainSettings, inputs: Inputs, seed: int) -> Together:
+    """The techniques, running; they may have changed the model."""
     import torch
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # new matrices, such as those of lora, are drawn from the recipe's seed alone
-        running = Together(
-            [technique.start(model, inputs.get(technique.kind, {})) for technique in settings.techniques]
-        )
+        running = Together([each.start(model, inputs.get(each.kind, {})) for each in settings.techniques])
     if not model.trainable():
         raise UserError(
             "every parameter is frozen, so there is nothing to train", where="train.techniques", hint="freeze less"
         )
+    model.packed = model.packed and all(technique.layout != "rows" for technique in settings.techniques)
+    return running
+
+
+def only_used(model: Model, running: Together, weight_decay: float) -> bool:
+    """Whether embeddings that no example reads may be left out: nothing decays them and no technique looks at them."""
+    return not (model.head.writes or weight_decay or running.watches_parameters)
+
+
+def begin(model: Model, running: Together, settings: TrainSettings, schedule: Schedule, out: Out) -> State:
+    """The state before the first step, or that of the last whole checkpoint."""
+    import torch
+
     out.checkpoints.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(list(model.trainable().values()), lr=schedule.peak, fused=True)
     state = State(model, optimizer, Progress(), running, History(out.checkpoints / "history.jsonl"))

@@ -24,6 +24,7 @@ ABOUT = "model.json"
 WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 # Each of these is tested: positions that begin again keep examples apart.
 PACKABLE = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2"}
+ROW_ENCODERS = {"bert"}  # encoders with a pooler whose classifiers compute packed rows; each is tested
 LAYER = re.compile(r"\.(?:layers?|h|blocks?|block)\.(\d+)\.")
 
 
@@ -51,6 +52,7 @@ class Model:
     head: Head
     device: str
     precision: str  # "float32" or "bfloat16" of the forward pass
+    packed: bool = False  # whether examples are computed end to end in one row; a technique may want rows instead
     plain_head: bool | None = None  # whether logits = head(hidden); found when first asked for
 
     @property
@@ -171,7 +173,12 @@ def load(
             forward = PeftModel.from_pretrained(bare, str(folder))
     place = device_for(device)
     forward = forward.to(place).eval()
-    return Model(bare, forward, tokenizer, architecture, head, place, precision_for(precision, place))
+    packed = packs(bare.config.model_type, architecture, head)
+    if packed and architecture == "encoder":
+        from luthier.packed_rows import teach
+
+        teach(bare)
+    return Model(bare, forward, tokenizer, architecture, head, place, precision_for(precision, place), packed)
 
 
 def load_trained(folder: Path, base: Path | None, *, device: str = "auto", precision: str = "auto") -> Model:
@@ -313,9 +320,11 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def packs(model: Model) -> bool:
-    """Whether examples can be computed end to end in one row, kept apart by positions that begin again."""
-    return model.architecture == "decoder" and model.head.writes and model.bare.config.model_type in PACKABLE
+def packs(model_type: str, architecture: Architecture, head: Head) -> bool:
+    """Whether examples can be computed end to end in one row: decoders whose positions may begin again, some encoders."""
+    if architecture == "encoder":
+        return model_type in ROW_ENCODERS and head.auto == "AutoModelForSequenceClassification"
+    return architecture == "decoder" and head.writes and model_type in PACKABLE
 
 
 @contextlib.contextmanager

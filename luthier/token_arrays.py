@@ -65,6 +65,11 @@ class TokenArrays(Sequence[Encoded]):
         found: np.ndarray = np.diff(ends, prepend=0)
         return found
 
+    def tokens(self) -> np.ndarray:
+        """The distinct tokens that are read, sorted."""
+        found: np.ndarray = np.unique(self.flat["ids"])
+        return found
+
 
 def _file(stem: Path, name: str) -> Path:
     return stem.with_name(f"{stem.name}.{name}.bin")

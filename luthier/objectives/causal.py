@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from luthier.batching import Encoded
 from luthier.encoding import Reading, answers, chat, shortened, written_prompts
 from luthier.losses import Needs, Outputs, at_positions, per_example
-from luthier.model import Head, packs, padded, writing_head
+from luthier.model import Head, padded, writing_head
 from luthier.objectives import Fault, Objective
 from luthier.seams import Answered, Example
 
@@ -80,7 +80,7 @@ class Causal(Objective):
 
         if model.architecture == "encoder-decoder":
             return written_by_a_decoder(model, batch, needs)
-        inputs, starts = packed(batch, model) if packs(model) else in_rows(batch, model)
+        inputs, starts = packed(batch, model) if model.packed else in_rows(batch, model)
         # the first token of an example is written by nothing before it
         places = [np.flatnonzero(np.asarray(example.supervised)[1:]) + 1 for example in batch]
         flat = np.concatenate([start + place for start, place in zip(starts, places, strict=True)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from luthier.batching import Encoded
 from luthier.encoding import Reading, read_whole
 from luthier.losses import Needs, Outputs
-from luthier.model import Head, padded
+from luthier.model import Head, head_replaced, padded
 from luthier.objectives import Fault, Objective
 from luthier.seams import Answered, Example, Label
 
@@ -52,8 +52,7 @@ class Classify(Objective):
             yield "label in the input"
 
     def outputs(self, model: Model, batch: Sequence[Encoded], needs: Needs) -> Outputs:
-        ids, mask = padded([example.ids for example in batch], model)
-        return Outputs(logits=model.forward(input_ids=ids, attention_mask=mask).logits.float())
+        return Outputs(logits=class_logits(model, [example.ids for example in batch]))
 
     def loss(self, outputs: Outputs, batch: Sequence[Encoded]) -> torch.Tensor:
         import torch
@@ -71,3 +70,36 @@ class Classify(Objective):
         ranked = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])[:CANDIDATES]
         candidates: list[tuple[Label, float]] = [(Label(label), share / total) for label, share in ranked]
         return Answered(candidates[0][0], candidates[0][1], list(candidates))
+
+
+def class_logits(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Logits (B, C) of texts, without padding where the model can."""
+    if model.packed and model.architecture == "encoder":
+        return packed_logits(model, texts)
+    ids_BT, mask_BT = padded(texts, model)
+    logits: torch.Tensor = model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits
+    return logits.float()
+
+
+def packed_logits(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Logits (B, C) from one row that holds all texts, of a classifier that pools its texts' first tokens."""
+    import numpy as np
+    import torch
+
+    from luthier.packed_rows import MULTIPLE, rows_of
+
+    lengths = [len(text) for text in texts]
+    extra = -sum(lengths) % MULTIPLE
+    padding_T = np.full(extra, model.tokenizer.pad_token_id, dtype=np.int64)
+    flat_T = np.concatenate([*(np.asarray(text, dtype=np.int64) for text in texts), padding_T])
+    positions_T = np.concatenate([*(np.arange(length) for length in lengths), np.zeros(extra, dtype=np.int64)])
+    starts_B = torch.tensor([0, *lengths[:-1]], device=model.device).cumsum(0)
+    pooler = model.bare.base_model.pooler
+    read = pooler.forward
+    with head_replaced(pooler, lambda hidden_1TD: read(hidden_1TD[0].index_select(0, starts_B)[:, None])):
+        logits: torch.Tensor = model.forward(
+            input_ids=torch.from_numpy(flat_T)[None].to(model.device),
+            position_ids=torch.from_numpy(positions_T)[None].to(model.device),
+            rows=rows_of(lengths, len(flat_T), model.device),
+        ).logits
+    return logits.float()

@@ -74,7 +74,6 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
         progress = fit(
             model,
             learned,
-            learned.lengths().tolist(),
             objective,
             settings,
             judge.figures,

@@ -89,6 +89,11 @@ class Together(Running):
         """Who divides the parameters into groups, if anybody does."""
         return self._owners["groups"]
 
+    @property
+    def watches_parameters(self) -> bool:
+        """Whether anybody may look at parameters by name or change which of them train."""
+        return any(owns(type(each), moment) for each in self.running for moment in ("groups", "epoch", "penalty"))
+
     def epoch(self, n: int, history: Sequence[Mapping[str, Any]]) -> bool:
         changed = [each.epoch(n, history) for each in self.running]
         return any(changed)

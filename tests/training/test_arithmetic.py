@@ -74,7 +74,7 @@ def test_accumulated_micro_batches_have_the_gradient_of_one_big_batch(
     lengths = [e.length for e in examples]
     whole = gradients(loaded, [examples], objective, Running())
     expected = taken(loaded)
-    divide = pack if models.packs(loaded) else cut
+    divide = pack if loaded.packed else cut
     pieces = [[examples[i] for i in micro] for micro in divide(range(len(examples)), lengths, 40)]
     assert len(pieces) > 3
     summed = gradients(loaded, pieces, objective, Running())

@@ -72,8 +72,15 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
-WEIGHTS = {"full": "model.safetensors", "lora": "adapter_model.safetensors", "thaw": "model.safetensors"}
+CLASSIFY = RECIPE.replace("kind: generate, table", "kind: classify, text: prompt, label: kind, table")
+WEIGHTS = {
+    "encoder": "model.safetensors",
+    "full": "model.safetensors",
+    "lora": "adapter_model.safetensors",
+    "thaw": "model.safetensors",
+}
 TECHNIQUES = {
+    "encoder": "[full]",
     "thaw": "[thaw]",
     "full": "[full]",
     "lora": "[{kind: lora, rank: 4, dropout: 0.1}, {kind: freeze, layers: 1}]",
@@ -96,13 +103,17 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     process.communicate()
 
 
-def prepared(folder: Path, techniques: str) -> Path:
+def prepared(folder: Path, techniques: str, text: str = RECIPE) -> Path:
     folder.mkdir(parents=True)
-    tiny.build(folder / "base", "gpt2", dropout=0.1)
+    shape = "bert" if text is CLASSIFY else "gpt2"
+    tiny.build(folder / "base", shape, dropout=0.1)
     draw = random.Random(0)
-    rows = [{"prompt": f"{draw.randint(0, 999)} + {n} =", "completion": f" {n}"} for n in range(100)]
+    rows = [
+        {"prompt": f"{draw.randint(0, 999)} + {n} =", "completion": f" {n}", "kind": "AB"[n % 3 == 0]}
+        for n in range(100)
+    ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "recipe.yaml").write_text(RECIPE.format(techniques=techniques))
+    (folder / "recipe.yaml").write_text(text.format(techniques=techniques))
     return folder / "recipe.yaml"
 
 
@@ -122,11 +133,14 @@ def trained(recipe: Path, weights: str) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["full", "lora", "thaw"])  # thaw: another package's, trains more from epoch 1 on
+@pytest.mark.parametrize(
+    "kind", ["full", "lora", "encoder", "thaw"]
+)  # thaw: another package's, trains more from epoch 1 on
 def test_training_killed_at_random_moments_ends_in_the_same_bytes(
     tmp_path: Path, worker: subprocess.Popen[str], kind: str
 ) -> None:
-    reference, recipe = (prepared(tmp_path / name, TECHNIQUES[kind]) for name in ("plain", "killed"))
+    text = CLASSIFY if kind == "encoder" else RECIPE
+    reference, recipe = (prepared(tmp_path / name, TECHNIQUES[kind], text) for name in ("plain", "killed"))
     assert attempt(worker, reference) == 0
     draw, kills = random.Random(f"moments/{kind}"), 0
     for _ in range(60 if os.environ.get("LUTHIER_SOAK") else 5):

@@ -1,0 +1,79 @@
+"""Training the embeddings that are read, and not the rest of the table.
+
+A token that no example holds has no gradient, so AdamW without weight decay leaves its row as it is, bit for bit. In a
+small encoder the table is half of all parameters: gradients, norm and update are then computed for rows in use alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class UsedEmbeddings(nn.Module):
+    """An embedding of which only some rows are trained. The whole table answers in `eval`."""
+
+    def __init__(self, whole: nn.Embedding, used_U: torch.Tensor) -> None:
+        super().__init__()
+        self.whole = whole
+        place_V = torch.full((whole.num_embeddings,), -1)
+        place_V[used_U] = torch.arange(len(used_U))
+        self.padding = None if whole.padding_idx is None else int(place_V[whole.padding_idx])
+        self.register_buffer("used_U", used_U.to(whole.weight.device), persistent=False)
+        self.register_buffer("place_V", place_V.to(whole.weight.device), persistent=False)
+        self.rows = nn.Parameter(whole.weight.detach()[self.used_U])
+        whole.weight.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> UsedEmbeddings:
+        """Leaving training brings the whole table up to date."""
+        if not mode:
+            with torch.no_grad():
+                self.whole.weight[self.used_U] = self.rows
+        super().train(mode)
+        return self
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Vectors of tokens."""
+        if not self.training:
+            found: torch.Tensor = self.whole(ids)
+            return found
+        return functional.embedding(self.place_V[ids], self.rows, self.padding)
+
+
+@contextlib.contextmanager
+def alone(model: nn.Module, used_U: np.ndarray | None) -> Iterator[None]:
+    """Inside this block only embeddings in use are trained, where `used_U` names them and that changes nothing."""
+    small = replaced(model, used_U) if used_U is not None else None
+    try:
+        yield
+    finally:
+        if small is not None:
+            small.eval()
+            model.set_input_embeddings(small.whole)
+            small.whole.weight.requires_grad_(True)
+
+
+def replaced(model: nn.Module, used_U: np.ndarray) -> UsedEmbeddings | None:
+    """Put `UsedEmbeddings` in place of a table that is trained, used by nothing else, and mostly unread."""
+    table = model.get_input_embeddings()
+    if type(table) is not nn.Embedding or not table.weight.requires_grad or shared(model, table.weight):
+        return None
+    wanted = sorted({*used_U.tolist(), *([] if table.padding_idx is None else [table.padding_idx])})
+    if len(wanted) > table.num_embeddings / 2:
+        return None
+    small = UsedEmbeddings(table, torch.tensor(wanted))
+    model.set_input_embeddings(small)
+    return small
+
+
+def shared(model: nn.Module, weight: torch.Tensor) -> bool:
+    """Whether another module, such as a tied output head, uses a parameter too."""
+    return sum(p is weight for module in model.modules() for p in module.parameters(recurse=False)) > 1
