@@ -1,9 +1,9 @@
 """Memory of preparing and training on many short rows: the peak of anonymous memory, which is what a machine must have.
 
-    python benchmarks/million_rows.py [--rows 1000000] [--keep FOLDER]
+    python benchmarks/million_rows.py [--rows 1000000] [--epochs 1] [--keep FOLDER]
 
-A table of short rows is made (classification of a few words, two labels), then prepared, encoded and trained on for one
-epoch with a tiny model, in a process of its own that is watched. Mapped files are not counted: they can be dropped at any
+A table of short rows is made (classification of a few words, two labels), then prepared, encoded and trained on
+with a tiny model, in a process of its own that is watched. Mapped files are not counted: they can be dropped at any
 time. Times are of this machine.
 """
 
@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -24,7 +25,7 @@ task: {kind: classify, table: rows.csv, text: text, label: label}
 base: {kind: folder, path: base}
 prepare: {split: {kind: random, validation: 0.01, test: 0.01}}
 encode: {max_length: 32}
-train: {epochs: 1, learning_rate: 1e-3, batch_size: 512, tokens_per_batch: 16384, precision: float32}
+train: {epochs: EPOCHS, learning_rate: 1e-3, batch_size: 512, tokens_per_batch: 16384, precision: float32}
 score: {latency_samples: 0}
 """
 WORDS = ["red", "blue", "old", "new", "big", "tin", "cap", "box", "nut", "rod"]
@@ -77,7 +78,6 @@ def watched(recipe: Path) -> dict[str, tuple[float, int]]:
     lines: list[str] = []
     peaks: dict[str, tuple[float, int]] = {}
     stage, start = "start", time.perf_counter()
-    import threading
 
     def listen() -> None:
         assert process.stdout
@@ -107,6 +107,7 @@ def main() -> None:
     """Make, watch, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--keep", type=Path, help="folder to work in; by default a temporary one")
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -119,9 +120,11 @@ def main() -> None:
         root.mkdir(exist_ok=True)
         tiny.build(root / "base", "bert")
         table(root / "rows.csv", options.rows)
-        (root / "recipe.yaml").write_text(RECIPE)
+        (root / "recipe.yaml").write_text(RECIPE.replace("EPOCHS", str(options.epochs)))
         peaks = watched(root / "recipe.yaml")
-    print(f"{options.rows:,} rows; {hardware()['processor']}, {hardware()['threads']} threads")
+    print(
+        f"{options.rows:,} rows, {options.epochs:g} epochs; {hardware()['processor']}, {hardware()['threads']} threads"
+    )
     print(f"{'':<10}{'seconds':>9}{'peak anonymous memory':>24}")
     for stage in ("prepare", "encode", "train"):
         seconds, peak = peaks[stage]

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from luthier.model import Model
 
 CHUNK = 128  # rows of logits held at a time
-NO_SHARE = 1e-10  # of the probability: in all, the tokens below it have less than float32 can tell from none
 Needs = Literal["losses", "logits"]  # what a forward pass must leave for those who wrap the losses
 
 
@@ -87,9 +86,7 @@ def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, want
     """Cross-entropy (S,) of `hidden @ weight.T` against `wanted`, 128 rows of logits at a time.
 
     Each chunk's gradient with respect to the hidden states, (softmax - one hot) @ weight, is computed while its logits
-    are at hand, so memory is 128 x V whatever S is. The weights get no gradient: they must be frozen. Once a model is
-    sure of itself, most tokens have no share in any row; when three in four have less than NO_SHARE, their part of the
-    gradient is left out (arXiv:2411.09009 leaves out shares below 2^-12). The loss is always over all tokens.
+    are at hand, so memory is 128 x V whatever S is. The weights get no gradient: they must be frozen.
     """
     import torch
 
@@ -112,14 +109,8 @@ def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, want
                 total = shares_VS.sum(dim=0, keepdim=True)
                 losses[rows] = (total.log() + highest - wanted_logits)[0]
                 if gradients is not None:
-                    counts_V = shares_VS.div_(total).amax(dim=1) > NO_SHARE
-                    counts_V[target[0]] = True
-                    shares_VS.scatter_add_(0, target, torch.full_like(total, -1.0))
-                    counted = counts_V.nonzero()[:, 0]
-                    if 4 * len(counted) < len(matrix):
-                        gradients[rows] = (matrix[counted].T @ shares_VS[counted].to(kind)).T
-                    else:
-                        gradients[rows] = (matrix.T @ shares_VS.to(kind)).T
+                    shares_VS.div_(total).scatter_add_(0, target, torch.full_like(total, -1.0))
+                    gradients[rows] = (matrix.T @ shares_VS.to(kind)).T
             if gradients is not None:
                 ctx.save_for_backward(gradients)
             return losses
