@@ -260,7 +260,7 @@ def test_a_task_may_rank_over_two_tables(place: Path, plug: Callable[..., Path],
         "validation: 10, test: 30", "validation: 0.2, test: 0.3"
     )
     text = text.replace("prepare: {", "prepare: {steps: [], ").replace(
-        "epochs: 2, learning_rate: 1e-3", "epochs: 30, learning_rate: 1e-2"
+        "epochs: 2, learning_rate: 1e-3", "epochs: 60, learning_rate: 3e-3"
     )
     text = text.replace("max_new_tokens: 6", "max_new_tokens: 8")
     done, store = ran(place, text, tmp_path)
