@@ -29,7 +29,7 @@ def asked(prompts: Sequence[Prompt], reading: Reading) -> list[list[int]]:
     return [
         shortened(next(encoded), reading.max_length, reading)
         if isinstance(prompt, str)
-        else list(chat(prompt, None, reading, 1.0).ids)
+        else list(chat(prompt, None, reading, 1.0).ids)[-reading.max_length :]  # the latest turns say what is asked
         for prompt in prompts
     ]
 
@@ -89,7 +89,7 @@ def chat(messages: list[dict[str, str]], answer: str | None, reading: Reading, w
     whole = tokenizer.apply_chat_template(turns, tokenize=False)
     spans = []
     for index, turn in enumerate(turns):
-        if turn["role"] == "assistant":
+        if turn["role"] == "assistant" and index:  # what a conversation begins with answers nothing
             before = tokenizer.apply_chat_template(turns[:index], tokenize=False, add_generation_prompt=True)
             after = tokenizer.apply_chat_template(turns[: index + 1], tokenize=False)
             if not whole.startswith(after) or not after.startswith(before):

@@ -70,6 +70,7 @@ def fit(
 
     The history, a JSON line for each step and evaluation, is left beside the checkpoints in `history.jsonl`.
     """
+    import numpy as np
     import torch
 
     from luthier import dropout, used_embeddings
@@ -82,7 +83,9 @@ def fit(
         settings.learning_rate or learning_rate_for(settings.techniques), total, settings.warmup, settings.schedule
     )
     running = start(model, settings, inputs, seed)
-    used = examples.tokens() if only_used(model, running, settings.weight_decay) else None
+    used = None
+    if only_used(model, running, settings.weight_decay):
+        used = np.union1d(examples.tokens(), [model.tokenizer.pad_token_id])
     with torch.random.fork_rng(), dropout.quick(model.forward), used_embeddings.alone(model.bare, used):
         state = begin(model, running, settings, schedule, out)
         progress, pace = state.progress, Pace(out, state.progress.step, total)

@@ -158,9 +158,10 @@ def evaluate(
             split=split,
             max_length=recipe.encode.max_length,
             seed=recipe.seed,
-            computing=computing,
+            computing=computing if rival.needs_model else None,
         )
-        rivals[rival.kind] = store.do(baseline, config, examples=examples, base=base)
+        needed = {"base": base} if rival.needs_model else {}
+        rivals[rival.kind] = store.do(baseline, config, examples=examples, **needed)
     measured = None
     if recipe.score.latency_samples:
         timing = Measure(samples=recipe.score.latency_samples, computing=computing)

@@ -53,6 +53,7 @@ class Model:
     device: str
     precision: str  # "float32" or "bfloat16" of the forward pass
     packed: bool = False  # whether examples are computed end to end in one row; a technique may want rows instead
+    drawn: tuple[str, ...] = ()  # parameters that the weights did not hold, drawn from the seed
     plain_head: bool | None = None  # whether logits = head(hidden); found when first asked for
 
     @property
@@ -163,7 +164,7 @@ def load(
         raise UserError(f"{ABOUT} names '{head.auto}', which is no model class", where=str(folder))
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
-        bare = getattr(transformers, head.auto).from_pretrained(weights, **options)
+        bare, told = getattr(transformers, head.auto).from_pretrained(weights, output_loading_info=True, **options)
         if not head.writes:
             bare.config.pad_token_id = tokenizer.pad_token_id
         forward = bare
@@ -173,12 +174,13 @@ def load(
             forward = PeftModel.from_pretrained(bare, str(folder))
     place = device_for(device)
     forward = forward.to(place).eval()
+    drawn = tuple(sorted(told["missing_keys"]))
     packed = packs(bare.config.model_type, architecture, head)
     if packed and architecture == "encoder":
         from luthier.packed_rows import teach
 
         teach(bare)
-    return Model(bare, forward, tokenizer, architecture, head, place, precision_for(precision, place), packed)
+    return Model(bare, forward, tokenizer, architecture, head, place, precision_for(precision, place), packed, drawn)
 
 
 def load_trained(folder: Path, base: Path | None, *, device: str = "auto", precision: str = "auto") -> Model:

@@ -201,7 +201,10 @@ def environment(model: Artifact, trained: TrainedFacts) -> Environment:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:  # not splitlines, which also parts at characters that JSON may hold
+        return [line.rstrip("\n") for line in file]
 
 
 def next_command(opened: RecipeFile, store: Store, name: str) -> str:

@@ -66,7 +66,8 @@ def replaced(model: nn.Module, used_U: np.ndarray) -> UsedEmbeddings | None:
     table = model.get_input_embeddings()
     if type(table) is not nn.Embedding or not table.weight.requires_grad or shared(model, table.weight):
         return None
-    wanted = sorted({*used_U.tolist(), *([] if table.padding_idx is None else [table.padding_idx])})
+    padding = [] if table.padding_idx is None else [table.padding_idx]
+    wanted = sorted({*used_U.tolist(), *padding})
     if len(wanted) > table.num_embeddings / 2:
         return None
     small = UsedEmbeddings(table, torch.tensor(wanted))

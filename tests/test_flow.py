@@ -258,7 +258,7 @@ prepare: {{split: {{kind: random, validation: 5, test: 10}}}}
 encode: {{max_length: 96}}
 train: {{precision: float32, epochs: 1, learning_rate: 1e-3, techniques: [{{kind: lora, rank: 2}}]}}
 predict: {{engine: {{kind: torch, max_new_tokens: 4}}}}
-score: {{latency_samples: 0}}
+score: {{latency_samples: 0, baselines: [{{kind: untuned, shots: 1}}]}}
 """
     done, _ = run(place, text)
     pieces = done.facts.previews[0].pieces
@@ -268,6 +268,8 @@ score: {{latency_samples: 0}}
     assert "say" in rest
     assert "say" not in loss
     assert AutoTokenizer.from_pretrained(done.folder / "model").chat_template
+    # the untuned base, which has no template of its own, is asked in the recipe's too
+    assert done.facts.scores.systems["untuned"].metrics["exact_match"].n == 10
 
 
 Change = Callable[[str], str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def redone(done: Run) -> set[str]:
         ("score.metrics=[exact_match, edit_similarity]", {"scores", "gate"}),
         ("score.worst=3", {"scores"}),
         ("gate.checks=[{kind: floor, metric: exact_match, at_least: 0.1}]", {"gate"}),
-        ("predict.engine.batch_size=7", {"tuned", "baseline_identity"}),
+        ("predict.engine.batch_size=7", {"tuned"}),
         ("train.checkpoint_steps=2", set()),
         ("name=other", set()),
         # a group is shown in the report: examples carry it, their tokens do not
@@ -132,3 +133,31 @@ def test_a_candidate_is_evaluated_on_any_split_alike(place: Path) -> None:
     assert store.openings(done.facts.prepared.test_split) == opened_before, "validation opens no test"
     again = flow.evaluate(candidate, done.artifacts["examples"], store, "test")
     assert again.tuned.content == done.artifacts["tuned"].content
+
+
+def test_ids_are_not_learned_from_and_train_nothing(place: Path) -> None:
+    with (place / "data" / "given.csv").open("w", newline="", encoding="utf-8") as file:
+        parts = ("train", "train", "validation", "test")
+        rows = [["AB"[i % 2], f"{i:05d} kg", i, f"name {i}", parts[i % 4]] for i in range(60)]
+        csv.writer(file).writerows([["kind", "messy", "clean", "key", "part"], *rows])
+    text = RECIPE.replace("table.csv", "given.csv").replace(
+        "{kind: random, validation: 0.2, test: 0.3}", "{kind: given, column: part}"
+    )
+    plain, named = (ran(place, text, *changes) for changes in ((), ("prepare.id_column=key",)))
+    assert plain.artifacts["examples"].content != named.artifacts["examples"].content
+    assert named.artifacts["encoded"].content == plain.artifacts["encoded"].content
+    assert named.artifacts["model"].reused
+
+
+def test_blank_groups_stand_each_for_itself(place: Path) -> None:
+    rows = [
+        {"kind": "A", "messy": f"{i:05d} kg", "clean": f"{i}", "sup": None if i % 2 else f"s{i}"} for i in range(80)
+    ]
+    lines = [json.dumps(row) for row in rows]
+    (place / "data" / "nulls.jsonl").write_text("\n".join(lines) + "\n")
+    text = RECIPE.replace("table.csv", "nulls.jsonl").replace("{kind: random,", "{kind: grouped, by: sup,")
+    splits = splits_of(ran(place, text))
+    odd = {split for name, split in splits.items() if int(name.partition(":")[0]) % 2 == 0}  # lines from 1: the nulls
+    assert odd == {"train", "validation", "test"}, "null is no group of its own"
+    held = ran(place, text, "prepare.hold_out={messy: [00001 kg, 00002 kg]}")
+    assert held.facts.prepared.slices["unseen"] == {"false": 78, "true": 2}

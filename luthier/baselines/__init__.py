@@ -22,7 +22,7 @@ class Setting:
     task: Any  # the recipe's task Choice
     session: Callable[[], Session]  # opens the untuned base as the model is opened: same engine, precision, stop rules
     seed: int
-    device: str
+    device: str  # "" where no model is needed
     precision: str  # of the model that the rival is compared with
     max_length: int
     tell: Callable[[int, int], None] = lambda done, total: None  # hears how many answers are done, and of how many
@@ -33,6 +33,7 @@ class Baseline(Choice):
 
     family: ClassVar[str] = "baselines"
     answers: ClassVar[tuple[str, ...]] = ()  # kinds of Answer it can give; empty means all
+    needs_model: ClassVar[bool] = False  # whether it asks the untuned base; else neither base nor engine is in its key
     needs_cells: ClassVar[bool] = False  # whether examples must be about table cells
 
     def predict(

@@ -20,6 +20,7 @@ from luthier.seams import Answered, Example
 class Untuned(Baseline):
     """The base before any training, in the engine, precision and stop rules of the model that it is compared with."""
 
+    needs_model: ClassVar[bool] = True
     answers: ClassVar[tuple[str, ...]] = ("text", "label", "labels", "number", "ranking")
 
     shots: int = Field(5, ge=0)

@@ -62,10 +62,20 @@ class Engine(Choice):
     max_new_tokens: int = Field(48, ge=1)
     """Longest answer in tokens; an answer that reaches it without an end token is marked by a confidence of 0."""
 
-    def open(self, folder: Path, base: Path | None, *, device: str, precision: str, max_length: int) -> Session:
+    def open(
+        self,
+        folder: Path,
+        base: Path | None,
+        *,
+        device: str,
+        precision: str,
+        max_length: int,
+        chat_template: str = "",
+    ) -> Session:
         """Open a model folder that Luthier wrote, over its base where it is an adapter, or an untuned base as it is.
 
         `max_length`: tokens of a prompt, which is cut to them. `device` and `precision` are settled, never `auto`.
+        `chat_template`: the recipe's own, for an untuned base; a model that was trained with it holds it.
         """
         raise NotImplementedError
 
@@ -79,6 +89,13 @@ class Computing(Settings):
     precision: str
     """Settled, never `auto`."""
 
-    def open(self, folder: Path, base: Path | None, max_length: int) -> Session:
-        """Open a model folder, or an untuned base."""
-        return self.engine.open(folder, base, device=self.device, precision=self.precision, max_length=max_length)
+    def open(self, folder: Path, base: Path | None, max_length: int, chat_template: str = "") -> Session:
+        """Open a model folder, or an untuned base, which is asked in the recipe's chat template."""
+        return self.engine.open(
+            folder,
+            base,
+            device=self.device,
+            precision=self.precision,
+            max_length=max_length,
+            chat_template=chat_template,
+        )

@@ -24,11 +24,22 @@ class Torch(Engine):
     batch_size: int = Field(32, ge=1)
     """Prompts answered at once."""
 
-    def open(self, folder: Path, base: Path | None, *, device: str, precision: str, max_length: int) -> Session:
+    def open(
+        self,
+        folder: Path,
+        base: Path | None,
+        *,
+        device: str,
+        precision: str,
+        max_length: int,
+        chat_template: str = "",
+    ) -> Session:
         if (folder / ABOUT).exists():
             model = load_trained(folder, base, device=device, precision=precision)
         else:
             model = load(folder, writing_head(architecture_of(folder), folder), device=device, precision=precision)
+        if chat_template:
+            model.tokenizer.chat_template = chat_template
         return TorchSession(model, max_length, self.max_new_tokens, self.batch_size)
 
 

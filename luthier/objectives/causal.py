@@ -65,7 +65,7 @@ class Causal(Objective):
         ]
         if not supervised:
             yield "no supervised token"
-        elif encoded.cut_tokens and len(supervised) >= encoded.length - 1:
+        elif encoded.cut_tokens and (encoded.length > reading.max_length or len(supervised) >= encoded.length - 1):
             yield "an answer that does not fit"
         elif reading.tokenizer.eos_token_id not in supervised and not isinstance(task.prompt(example), list):
             yield "an answer without end token"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Literal
 
 from luthier import seams
 from luthier.baselines import Baseline as Rival
 from luthier.baselines import Setting
 from luthier.choice import Settings
-from luthier.engines import Computing
+from luthier.engines import Computing, Session
 from luthier.seams import Example
 from luthier.store import Artifact, Out, stage
 from luthier.tasks import Task
@@ -21,24 +22,31 @@ class Baseline(Settings):
     rival: Rival
     task: Task
     """Its form alone."""
-    computing: Computing
+    computing: Computing | None
+    """None for a rival that needs no model."""
     split: Literal["train", "validation", "test"]
     max_length: int
     seed: int
 
 
 @stage(version=2)
-def baseline(config: Baseline, out: Out, examples: Artifact, base: Artifact) -> dict[str, Any]:
-    """File `predictions`, one Prediction per example that the rival was asked."""
+def baseline(config: Baseline, out: Out, examples: Artifact, base: Artifact | None = None) -> dict[str, Any]:
+    """File `predictions`, one Prediction per example that the rival was asked. `base` where it needs a model."""
     training = list(seams.read(examples.path / "train", Example))
     wanted = {example.id: example for example in seams.read(examples.path / config.split, Example)}
+    computing, folder = config.computing, base.path if base else Path()
+
+    def session() -> Session:
+        assert computing is not None, f"{config.rival.kind} asks a model and does not say so"
+        return computing.open(folder, None, config.max_length, config.task.template_of_chats())
+
     setting = Setting(
-        base=base.path,
+        base=folder,
         task=config.task,
-        session=lambda: config.computing.open(base.path, None, config.max_length),
+        session=session,
         seed=config.seed,
-        device=config.computing.device,
-        precision=config.computing.precision,
+        device=computing.device if computing else "",
+        precision=computing.precision if computing else "",
         max_length=config.max_length,
         tell=lambda done, total: out.progress(done, total),
     )

@@ -79,9 +79,9 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
 
 
 def remembered(kept: Iterable[tuple[Example, Encoded]], asked: list[str]) -> Iterator[Encoded]:
-    """Pass encoded examples through and keep what evaluating them needs: no groups, which are the report's alone."""
+    """Pass encoded examples through and keep what evaluating them needs: no ids, no groups, no places."""
     for example, encoded in kept:
-        bare = Example(example.id, example.task, example.input, example.target, example.weight)
+        bare = Example(str(len(asked)), example.task, example.input, example.target, example.weight)
         asked.append(seams.line(bare))
         yield encoded
 
@@ -124,7 +124,7 @@ class Audit:
             self.first.setdefault(fault, f"{example.origin['file']}:{example.origin['row']}")
         if self.previews is not None and self.shown < PREVIEWS:
             self.shown += 1
-            shown = {"id": example.id, "pieces": self.objective.pieces(encoded, self.reading.tokenizer)}
+            shown = {"id": str(self.shown), "pieces": self.objective.pieces(encoded, self.reading.tokenizer)}
             self.previews.write(json.dumps(shown, ensure_ascii=False) + "\n")
 
     def judge(self) -> None:

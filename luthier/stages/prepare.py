@@ -23,7 +23,7 @@ from luthier.recipe import PrepareSettings
 from luthier.seams import Dropped, Example
 from luthier.splits import NO_COLUMNS, Unit
 from luthier.store import Artifact, Out, stage
-from luthier.tasks import TABLE, Task
+from luthier.tasks import TABLE, Task, text_of
 
 SPLITS = ("train", "validation", "test")
 SPLIT_FILE = "split_"  # role of a file that a given split names, before the split's name
@@ -188,7 +188,7 @@ def check_columns(tables: dict[str, Table], task: Task, settings: PrepareSetting
 
 def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> None:
     """Remember what splitting needs of an example, which gets its id, entity and slices."""
-    cells = {name: str(found.row.get(name, "")) for name in notes.columns}
+    cells = {name: text_of(found.row.get(name)) for name in notes.columns}
     if settings.id_column:
         suffix = found.id[found.id.find(":") :] if ":" in found.id else ""
         found.id = f"{cells[settings.id_column]}{suffix}"
@@ -203,7 +203,7 @@ def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> 
     notes.ids.add(found.id)
     column = settings.split.entity_column()
     row = cells[settings.id_column] if settings.id_column else f"{role}:{found.origin['row']}"
-    found.entity = cells[column] if column else row
+    found.entity = (cells[column] if column else "") or row  # a blank group is no group
     held_out = any(cells[name] in values for name, values in settings.hold_out.items())
     (notes.held_out if held_out else notes.free).add(found.entity)
     notes.values |= {(name, cells[name]) for name in settings.hold_out}

@@ -163,10 +163,10 @@ def validation_loss(model: Model, objective: Objective, validation: Sequence[Enc
 
     lengths = [example.length for example in validation]
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    total, n = 0.0, 0
+    total, covered = 0.0, 0.0
     with torch.inference_mode(), models.autocast(model):
         for micro in cut(order, lengths, TOKENS_AT_ONCE):
             batch = [validation[i] for i in micro]
             total += float(objective.loss(objective.outputs(model, batch, "losses"), batch).sum())
-            n += sum(example.covers for example in batch)
-    return total / n
+            covered += sum(example.covers * example.weight for example in batch)
+    return total / (covered or 1.0)

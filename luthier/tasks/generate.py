@@ -48,11 +48,17 @@ class Generate(Task):
             if truth is not None and (answer is None or answer["role"] != "assistant"):
                 yield Dropped("last message is not the assistant's", row.line, self.messages_column)
                 return
+            if not asked:
+                yield Dropped("nothing is asked", row.line, self.messages_column)
+                return
             known = Text(answer["content"]) if answer and truth is not None else None
             yield Example(id=str(row.line), task=self.kind, input={"messages": asked}, target=known, origin=origin)
             return
         if self.prompt_column not in row.values:
             yield Dropped(f"neither {self.prompt_column} nor {self.messages_column}", row.line, "")
+            return
+        if not text_of(row.values[self.prompt_column]).strip():
+            yield Dropped("empty value", row.line, self.prompt_column)
             return
         answer_text = text_of(row.values.get(self.completion_column))
         if truth is not None and not answer_text.strip():

@@ -38,36 +38,50 @@ class Lora(Technique):
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         from peft import LoraConfig, get_peft_model
 
-        parameters = {name: p for name, p in model.named_parameters() if layer_of(name) is not None}
-        frozen = {layer_of(name) for name, p in parameters.items() if not p.requires_grad}
-        free = sorted(layer for name in parameters if (layer := layer_of(name)) is not None and layer not in frozen)
+        frozen = {layer_of(name) for name, p in model.named_parameters() if not p.requires_grad}
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
             target_modules=self.targets
             if isinstance(self.targets, list)
-            else linear_modules(model.bare, self.targets == "attention"),
+            else linear_modules(model.bare, self.targets == "attention", frozen),
+            modules_to_save=newly_drawn(model) or None,
             lora_dropout=self.dropout,
             use_rslora=self.rslora,
             use_dora=self.dora,
             task_type=peft_task(model),
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.bare.modules()),
-            layers_to_transform=sorted(set(free)) if frozen else None,
+            layers_to_transform=unfrozen(model, frozen) if isinstance(self.targets, list) and frozen else None,
         )
         with quiet():
             model.forward = get_peft_model(model.bare, config)
         return Running()
 
 
-def linear_modules(model: nn.Module, attention: bool) -> list[str]:
-    """Names of the linear modules inside transformer blocks; with `attention`, of those inside its attention alone."""
+def linear_modules(model: nn.Module, attention: bool, frozen: set[int | None]) -> list[str]:
+    """Full names of the linear modules inside blocks that are not frozen; with `attention`, of those in it alone."""
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
-    found = set()
+    found = []
     for name, module in model.named_modules():
-        parents, _, leaf = name.rpartition(".")
-        inside = not attention or any("attn" in part or "attention" in part for part in parents.lower().split("."))
-        if isinstance(module, Linear | Conv1D) and layer_of(f"{name}.") is not None and inside:
-            found.add(leaf)
-    return sorted(found)
+        layer = layer_of(f"{name}.")
+        parents = name.lower().split(".")[:-1]
+        inside = not attention or any("attn" in part or "attention" in part for part in parents)
+        if isinstance(module, Linear | Conv1D) and layer is not None and layer not in frozen and inside:
+            found.append(name)
+    return found
+
+
+def unfrozen(model: Model, frozen: set[int | None]) -> list[int]:
+    """Numbers of the blocks that are not frozen."""
+    return sorted({n for name, _ in model.named_parameters() if (n := layer_of(name)) is not None and n not in frozen})
+
+
+def newly_drawn(model: Model) -> list[str]:
+    """Modules that the base did not hold: drawn anew, they are trained whole and travel with the adapter.
+
+    The classifier itself is not named here, since peft knows it.
+    """
+    modules = {name.rpartition(".")[0] for name in model.drawn}
+    return sorted(name for name in modules if name.rpartition(".")[2] not in ("classifier", "score"))

@@ -12,7 +12,7 @@ from luthier.engines import Engine, Request, Said, Session, Tell, untold
 class Reckoner(Engine):
     """Plain Python."""
 
-    def open(self, folder: Path, base: Path | None, *, device: str, precision: str, max_length: int) -> Session:
+    def open(self, folder: Path, base: Path | None, **settings: object) -> Session:
         assert (folder / "config.json").exists() or (folder / "adapter_config.json").exists()
         return Reckoning()
 

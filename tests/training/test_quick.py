@@ -114,6 +114,16 @@ def test_training_the_embeddings_in_use_alone_gives_the_very_same_weights(
         torch.testing.assert_close(weights, everything[name], rtol=1e-4, atol=1e-5)
 
 
+def test_a_padding_token_that_no_example_holds_is_in_use_all_the_same(tmp_path: Path) -> None:
+    model = models.load(tiny.build(tmp_path / "gpt2", "gpt2"), HEAD, device="cpu", precision="float32")
+    model.tokenizer.pad_token = "z"
+    write(tmp_path / "train", [Encoded([5, 6, 7][: 1 + n % 3], targets=[n % 3], covers=1) for n in range(12)])
+    settings = TrainSettings.model_validate({"epochs": 1, "batch_size": 6, "precision": "float32"})
+    arrays, out = TokenArrays(tmp_path / "train"), Out(tmp_path / "work", "train", Silent())
+    done = fit.fit(model, arrays, Objective.pick("classify"), settings, lambda _: {}, Watch(), out, 0, {})
+    assert done.stopped == "finished"
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_dropout_drops_so_many_and_keeps_the_mean(p: float) -> None:
     torch.manual_seed(0)
