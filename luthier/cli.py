@@ -27,6 +27,24 @@ app = typer.Typer(
     help="Fine-tune a language model on your own data, and get one that you can sign off.",
 )
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"luthier {version('luthier')}")
+        raise typer.Exit
+
+
+@app.callback()
+def luthier(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Fine-tune a language model on your own data, and get one that you can sign off."""
+
+
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 RunName = Annotated[str, typer.Argument(help="A run's name, its beginning, or `latest`.", metavar="RUN")]
 Changes = Annotated[

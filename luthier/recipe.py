@@ -149,7 +149,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
-        problems = [*self._unfit_metrics(), *self._unfit_checks(), *self._unfit_baselines()]
+        problems = [*self._named_twice(), *self._unfit_metrics(), *self._unfit_checks(), *self._unfit_baselines()]
         scored = [metric.kind for metric in self.metrics()]
         if self.train.stop and self.train.stop.metric not in ["loss", *scored]:
             problems.append(
@@ -158,6 +158,13 @@ class Recipe(Settings):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _named_twice(self) -> Iterator[str]:
+        for part, members in (("metrics", self.score.metrics), ("baselines", self.score.baselines)):
+            kinds = [member.kind for member in members]
+            for index, kind in enumerate(kinds):
+                if kind in kinds[:index]:
+                    yield f"score.{part}[{index}]: {kind} is named twice, and figures go by that name; keep one of them"
 
     def _unfit_metrics(self) -> Iterator[str]:
         for index, metric in enumerate(self.score.metrics):

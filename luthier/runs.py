@@ -86,7 +86,7 @@ def reopen(store: Store, name: str) -> Run:
 def base_of(entry: Mapping[str, Any], store: Store) -> Artifact:
     """The base of a recorded run: fetched into the shared store, or a folder of the user's."""
     path = Path(entry["base"])
-    if (path / "manifest.json").exists():
+    if not Recipe.model_validate(entry["recipe"]).base.outside:
         return Store(path.parent.parent, store.listener).get(path.name)
     return store.take(path)
 

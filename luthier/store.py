@@ -227,16 +227,27 @@ class Store:
         """Count that a candidate is about to see a test split; called before the first prediction is made."""
         if candidate not in self.openings(split):
             self.root.mkdir(parents=True, exist_ok=True)
-            with (self.root / "openings.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"split": split, "candidate": candidate}) + "\n")
+            with (self.root / "openings.jsonl").open("ab+") as file:
+                line = json.dumps({"split": split, "candidate": candidate}).encode() + b"\n"
+                file.seek(0)
+                before = file.read()
+                torn = bool(before) and not before.endswith(b"\n")
+                file.write((b"\n" if torn else b"") + line)  # a line that a crash tore stays apart from this one
                 file.flush()
                 os.fsync(file.fileno())
 
     def openings(self, split: str) -> list[str]:
         """The distinct candidates that have seen a test split, in order."""
         file = self.root / "openings.jsonl"
-        rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        return list(dict.fromkeys(row["candidate"] for row in rows if row["split"] == split))
+        found: dict[str, None] = {}
+        for line in file.read_text(encoding="utf-8").split("\n") if file.exists() else []:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # torn by a crash before its prediction began: the same candidate is counted when it opens again
+            if row["split"] == split:
+                found[row["candidate"]] = None
+        return list(found)
 
     def _reuse(self, folder: Path) -> Artifact:
         manifest = read_manifest(folder)

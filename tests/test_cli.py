@@ -56,6 +56,7 @@ def test_importing_luthier_and_loading_a_recipe_load_no_torch() -> None:
         (["init", "nothing.csv"], 2, "error: nothing.csv: no such file"),
         (["init", "examples/suppliers.csv", "--task", "paint"], 2, "error: --task: no task called 'paint'"),
         (["validate", "recipes/demo.yaml"], 0, "is a valid recipe"),
+        (["--version"], 0, "luthier 0.1.0"),
     ],
 )
 def test_exit_codes_and_sentences(arguments: list[str], code: int, sentence: str) -> None:

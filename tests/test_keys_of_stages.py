@@ -103,6 +103,14 @@ def test_a_report_that_is_written_again_makes_nothing(place: Path) -> None:
     assert not redone(runs.reopen(store, done.name))
 
 
+def test_a_base_folder_may_hold_a_manifest_of_its_own(place: Path) -> None:
+    tiny.build(place / "odd", "llama")
+    (place / "odd" / "manifest.json").write_text("{}")
+    text = RECIPE.replace("path: llama", "path: odd")
+    done = ran(place, text)
+    assert runs.reopen(flow.store_for(loads(text, folder=place)), done.name).name == done.name
+
+
 def test_rows_keep_their_split_when_rows_are_appended(place: Path) -> None:
     before = splits_of(ran(place, RECIPE))
     write(place / "data" / "longer.csv", 200)

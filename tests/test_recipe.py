@@ -54,6 +54,14 @@ train:
     ("addition", "sentence"),
     [
         (
+            "score: {metrics: [{kind: f1}, {kind: f1, average: micro}]}\n",
+            "r.yaml: score.metrics[1]: f1 is named twice, and figures go by that name; keep one of them",
+        ),
+        (
+            "score: {baselines: [untuned, {kind: untuned, shots: 0}]}\n",
+            "r.yaml: score.baselines[1]: untuned is named twice, and figures go by that name; keep one of them",
+        ),
+        (
             "train: {techniques: [full, lora]}\n",
             "r.yaml:5: train.techniques: full and lora do not combine: lora trains small matrices beside frozen weights, full trains the weights",
         ),

@@ -228,3 +228,13 @@ def test_a_test_split_counts_each_candidate_that_opens_it_once(store: Store) -> 
 def test_a_missing_outside_file_is_told(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not there; check the path"):
         store.take(tmp_path / os.urandom(4).hex())
+
+
+def test_a_torn_line_of_openings_loses_no_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.open_test("s", "a")
+    with (tmp_path / "openings.jsonl").open("a") as file:
+        file.write('{"split": "s", "cand')  # a crash in the middle of a write
+    assert store.openings("s") == ["a"]
+    store.open_test("s", "b")
+    assert store.openings("s") == ["a", "b"]
