@@ -23,7 +23,7 @@ from luthier.stages.predict import Predict, predict
 from luthier.stages.prepare import SPLIT_FILE, Prepare, prepare
 from luthier.stages.score import Score, score
 from luthier.stages.train import Evaluation, Train, train
-from luthier.store import Artifact, Listener, Store
+from luthier.store import Artifact, Listener, Store, digest
 
 SHARED_VARIABLE = "LUTHIER_HOME"
 
@@ -146,9 +146,10 @@ def evaluate(
 ) -> Evaluated:
     """A candidate's answers on a split beside its rivals', with their figures; the opening of a test is counted first."""
     recipe, model, base = candidate.recipe, candidate.model, candidate.base
-    if split == "test":
-        store.open_test(examples.facts["test_split"], model.content)
     computing = Computing(engine=recipe.predict.engine, device=recipe.device, precision=recipe.train.precision)
+    if split == "test":  # counted before the first answer: every model, and every other way of asking it
+        asked = digest({"model": model.content, "by": computing.model_dump(mode="json")})
+        store.open_test(examples.facts["test_split"], asked)
     tuned = store.do(predict, Predict(split=split, computing=computing), examples=examples, model=model, base=base)
     rivals = {}
     for rival in recipe.score.baselines:

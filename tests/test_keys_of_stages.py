@@ -169,3 +169,23 @@ def test_blank_groups_stand_each_for_itself(place: Path) -> None:
     assert odd == {"train", "validation", "test"}, "null is no group of its own"
     held = ran(place, text, "prepare.hold_out={messy: [00001 kg, 00002 kg]}")
     assert held.facts.prepared.slices["unseen"] == {"false": 78, "true": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        ("score.worst=1", 0),
+        ("train.checkpoint_steps=3", 0),
+        ("predict.engine.max_new_tokens=3", 1),
+        ("task.prompt='{value} :'", 1),
+        ("task.context=[]", 1),  # another input, the same rows
+        ("seed=9", None),  # other rows
+    ],
+)
+def test_every_new_prediction_of_the_same_test_rows_is_an_opening(place: Path, change: str, more: int | None) -> None:
+    before = ran(place, RECIPE)
+    after = ran(place, RECIPE, change)
+    assert (after.facts.prepared.test_split == before.facts.prepared.test_split) == (more is not None)
+    assert after.facts.test_openings - before.facts.test_openings == (
+        more if more is not None else 1 - before.facts.test_openings
+    )

@@ -299,7 +299,7 @@ class Look:
         self.labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.slices: dict[str, Counter[str]] = {}
         self.test_questions: list[bytes] = []
-        self.lessons: list[bytes] = []  # of the test split
+        self.tested: list[str] = []  # ids and targets of the test split
         self.answers: dict[bytes, bytes | None] = {}  # training question -> its lesson; None where there are several
         self.n_conflicting = 0
 
@@ -329,7 +329,7 @@ class Look:
                 self.answers[question] = None
         elif example.split == "test":
             self.test_questions.append(question)
-            self.lessons.append(lesson)
+            self.tested.append(f"{example.id} {json.dumps(example.json()['target'], sort_keys=True)}")
 
     def all_labels(self) -> Counter[str]:
         """Examples of each label, over all splits."""
@@ -340,12 +340,12 @@ class Look:
         return sum(question in self.answers for question in self.test_questions)
 
     def fingerprint(self) -> str:
-        """What the test split holds, as a hash."""
-        return hashlib.sha256(b"".join(sorted(self.lessons))).hexdigest()[:20]
+        """Which rows the test split holds, as a hash of ids and targets: the same whatever is shown of a row."""
+        return hashlib.sha256("\n".join(sorted(self.tested)).encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
     def check(self, task: Task) -> None:
         """Training and test need examples, and labels enough to tell apart; every label must be learnable."""
-        if not self.answers or not self.lessons:
+        if not self.answers or not self.tested:
             split = "test" if self.answers else "train"
             raise UserError(f"the {split} split is empty", where="prepare.split", hint="give it more rows")
         known = self.labels["train"]
