@@ -189,3 +189,13 @@ def test_every_new_prediction_of_the_same_test_rows_is_an_opening(place: Path, c
     assert after.facts.test_openings - before.facts.test_openings == (
         more if more is not None else 1 - before.facts.test_openings
     )
+
+
+def test_true_in_json_lines_is_the_true_of_a_recipe(place: Path) -> None:
+    rows = [{"kind": i % 2 == 0, "messy": f"{i:05d} kg", "clean": f"{i}"} for i in range(60)]
+    (place / "data" / "flags.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    changes = ("task.table=data/flags.jsonl", "prepare.slices={kind: kind}", "task.context=[]")
+    where = "gate.checks=[{kind: floor, metric: exact_match, at_least: 0, min_n: 1, where: {kind: true}}]"
+    done = ran(place, RECIPE, *changes, where)
+    assert done.facts.prepared.slices["kind"] == {"false": 30, "true": 30}
+    assert done.facts.verdicts[0].n == done.facts.scores.systems["tuned"].slices["kind"]["true"]["exact_match"].n > 0

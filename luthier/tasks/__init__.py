@@ -150,5 +150,7 @@ def suggestion(name: str, found: Prediction | None) -> dict[str, Any]:
 
 
 def text_of(value: Any) -> str:
-    """A cell as text; None is empty."""
+    """A cell as text: None is empty, and true and false are written as JSON and recipes write them."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else str(value)
