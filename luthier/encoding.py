@@ -59,8 +59,11 @@ def read_whole(texts: Sequence[str], reading: Reading) -> list[tuple[list[int], 
     if not texts:
         return []
     whole = reading.tokenizer(list(texts))["input_ids"]
-    fitting = reading.tokenizer(list(texts), truncation=True, max_length=reading.max_length)["input_ids"]
-    return [(list(short), len(ids) - len(short)) for ids, short in zip(whole, fitting, strict=True)]
+    found = [(list(ids), 0) for ids in whole]
+    for number in [n for n, ids in enumerate(whole) if len(ids) > reading.max_length]:  # those alone are read again
+        short = reading.tokenizer(texts[number], truncation=True, max_length=reading.max_length)["input_ids"]
+        found[number] = (list(short), len(whole[number]) - len(short))
+    return found
 
 
 def answers(texts: Sequence[str], reading: Reading) -> list[list[int]]:

@@ -41,7 +41,6 @@ class Said:
     text: str = ""
     scores: Sequence[float] = ()  # logits (C,)
     confidence: float = 0.0  # exp(mean token log-probability), 0..1; 0 where no end came before the limit
-    finished: bool = True  # whether an end came before the limit
 
 
 class Session:

@@ -52,6 +52,8 @@ class TorchSession(Session):
         self.remembered: dict[str, list[int]] | None = {} if remember else None  # tokens, where the same is asked again
         self.model, self.max_new_tokens, self.batch_size = model, max_new_tokens, batch_size
         self.labels = model.labels
+        self.ends = stop_tokens(model) if model.head.writes else set()
+        self.ends_by_text: dict[str, set[int]] = {"": set()}  # stop text -> tokens that hold it
         self.reading = Reading(model.tokenizer, model.architecture, model.labels, max_length)
 
     def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
@@ -71,6 +73,8 @@ class TorchSession(Session):
 
     def _written(self, requests: Sequence[Request], before: str, stop: str, tell: object) -> list[Written]:
         tokenizer = self.model.tokenizer
+        if stop not in self.ends_by_text:  # a look at the whole vocabulary, once
+            self.ends_by_text[stop] = tokens_with(stop, tokenizer)
         prefix: list[int] = []
         texts = self._tokens(requests)
         if before:
@@ -83,7 +87,7 @@ class TorchSession(Session):
             self.model,
             texts,
             max_new_tokens=self.max_new_tokens,
-            stop=stop_tokens(self.model) | (tokens_with(stop, tokenizer) if stop else set()),
+            stop=self.ends | self.ends_by_text[stop],
             batch=self.batch_size,
             prefix=prefix,
             tell=tell,  # type: ignore[arg-type]
@@ -102,11 +106,11 @@ class TorchSession(Session):
 
     def _said(self, written: Written, stop: str) -> Said:
         tokens = written.tokens
-        if stop and written.ended_by is not None and written.ended_by not in stop_tokens(self.model):
+        if stop and written.ended_by is not None and written.ended_by not in self.ends:
             tokens = [*tokens, written.ended_by]  # it may hold the end of the answer before the text that stops
         text = self.model.tokenizer.decode(tokens, skip_special_tokens=True)
         sure = math.exp(sum(written.logprobs) / len(written.logprobs)) if written.finished else 0.0
-        return Said(text=text.split(stop)[0] if stop else text, confidence=sure, finished=written.finished)
+        return Said(text=text.split(stop)[0] if stop else text, confidence=sure)
 
 
 def stop_tokens(model: Model) -> set[int]:

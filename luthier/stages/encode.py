@@ -75,7 +75,7 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
         steps=[Preparer.pick(step) for step in prepared.steps],
         chat_template=template,
     ).write(out.folder)
-    return audit.facts(splits).model_dump(mode="json")
+    return audit.facts(splits, head.auto).model_dump(mode="json")
 
 
 def remembered(kept: Iterable[tuple[Example, Encoded]], asked: list[str]) -> Iterator[Encoded]:
@@ -91,7 +91,6 @@ class Audit:
 
     def __init__(self, objective: Objective, task: Task, reading: Reading, settings: EncodeSettings) -> None:
         self.objective, self.task, self.reading, self.settings = objective, task, reading, settings
-        self.auto = objective.head(reading.architecture, reading.labels).auto
         self.previews: TextIO | None = None
         self.shown = 0
         self.n = self.arrived = self.tokens = self.supervised = 0
@@ -147,7 +146,7 @@ class Audit:
         if found:
             raise Problems(found)
 
-    def facts(self, splits: dict[str, int]) -> EncodedFacts:
+    def facts(self, splits: dict[str, int], auto: str) -> EncodedFacts:
         """For the manifest and the report."""
         fates = {"too long to learn from": self.too_long} if self.too_long else {}
         return EncodedFacts(
@@ -159,6 +158,6 @@ class Audit:
             truncated=self.truncated,
             cut_tokens=self.cut_tokens,
             longest=self.longest,
-            auto=self.auto,
+            auto=auto,
             counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated},
         )
