@@ -1,18 +1,26 @@
-"""Text into tokens: prompts, answers with their end token, and conversations through a chat template."""
+"""Text into tokens, one way for training, prediction and the exported tokenizer: prompts, answers, conversations.
+
+Text of the data is ordinary text: what looks like a control token in it (`</s>`) is spelled out, unless the recipe says
+`control_tokens: parse`. The start token stands where the tokenizer itself puts it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 from luthier.batching import Encoded
 from luthier.errors import UserError
 
 Prompt = str | list[dict[str, str]]  # a text, or messages for a chat template
+PROBE = "Probe answer"  # stands for an answer where a chat template is looked at
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reading:
     """How a model reads: what turns text into its tokens."""
 
@@ -20,64 +28,196 @@ class Reading:
     architecture: str  # "encoder", "decoder" or "encoder-decoder"
     labels: tuple[str, ...]  # names of a classification head's outputs
     max_length: int  # tokens of one example, prompt and answer together
+    control_tokens: Literal["text", "parse"] = "text"  # what a control token's name in the data is
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The tokens that the tokenizer itself puts before and behind a text."""
+        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        whole = self.tokenizer("a")["input_ids"]
+        at = next((n for n in range(len(whole)) if whole[n : n + len(bare)] == bare), 0)
+        return list(whole[:at]), list(whole[at + len(bare) :])
+
+    @cached_property
+    def control_names(self) -> re.Pattern[str] | None:
+        """Finds the names of control tokens in text."""
+        names = sorted(control_tokens(self.tokenizer).values(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names))) if names else None
+
+    @cached_property
+    def turn(self) -> Turn:
+        """What the chat template writes around an answer."""
+        return turn_of(self)
+
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of texts of the data, without a frame."""
+        if not texts:
+            return []
+        found = self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=self.control_tokens == "text"
+        )
+        return [list(ids) for ids in found["input_ids"]]
+
+    def holds_control(self, text: str) -> bool:
+        """Whether a text of the data has the name of a control token in it."""
+        return self.control_names is not None and self.control_names.search(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a chat template writes by itself around the answer that it asks for."""
+
+    before: str = ""  # behind the prompt, such as empty thoughts; no part of the answer
+    head: tuple[int, ...] = ()  # that in tokens
+    end: int | None = None  # the control token behind the answer
+
+
+def control_tokens(tokenizer: Any) -> dict[int, str]:
+    """The tokens that are never ordinary text: number -> name."""
+    return {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def end_of(reading: Reading) -> int:
+    """The token that ends a text; UserError where the tokenizer names none."""
+    end: int | None = reading.tokenizer.eos_token_id
+    if end is None:
+        raise UserError("the tokenizer has no end-of-sequence token", where="base", hint="set eos_token in its files")
+    return end
+
+
+def ends_of(reading: Reading) -> list[int]:
+    """The tokens that end what a trained model writes: its end token and the end of a turn of its chat template."""
+    found = {end_of(reading)}
+    if reading.tokenizer.chat_template is not None and reading.turn.end is not None:
+        found.add(reading.turn.end)
+    return sorted(found)
+
+
+def leave_open(reading: Reading) -> None:
+    """Let a decoder's tokenizer put nothing behind a text, since an answer follows it."""
+    from tokenizers.processors import TemplateProcessing
+
+    before, behind = reading.frame
+    if behind:
+        names = reading.tokenizer.convert_ids_to_tokens(before)
+        reading.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=" ".join([*names, "$A"]), special_tokens=list(dict(zip(names, before, strict=True)).items())
+        )
 
 
 def asked(prompts: Sequence[Prompt], reading: Reading) -> list[list[int]]:
     """Tokens of what a model reads before it writes, at most `max_length` each; texts are encoded all at once."""
-    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-    encoded = iter(written_prompts(texts, reading))
+    encoded = iter(written_prompts([asked_text(prompt) for prompt in prompts if isinstance(prompt, str)], reading))
     return [
         shortened(next(encoded), reading.max_length, reading)
         if isinstance(prompt, str)
-        else list(chat(prompt, None, reading, 1.0).ids)[-reading.max_length :]  # the latest turns say what is asked
+        else shortened(fitting(prompt, reading), reading.max_length, reading)
         for prompt in prompts
     ]
 
 
+def cuts(prompts: Sequence[Prompt], reading: Reading, places: Sequence[str]) -> list[int]:
+    """How many tokens of each prompt do not fit; an error of the chat template names the place of its prompt."""
+    texts = [asked_text(prompt) for prompt in prompts if isinstance(prompt, str)]
+    if reading.labels:
+        return [cut for _, cut in read_whole(texts, reading)]
+    lengths = iter(map(len, written_prompts(texts, reading)))
+    found = []
+    for prompt, place in zip(prompts, places, strict=True):
+        if isinstance(prompt, str):
+            found.append(max(0, next(lengths) - reading.max_length))
+            continue
+        with told_where(place):
+            whole = rendered(prompt, reading, asks=True)
+        n = len(parsed(whole, [turn["content"] for turn in prompt], reading))
+        found.append(max(0, n - reading.max_length))
+    return found
+
+
+@contextlib.contextmanager
+def told_where(place: str) -> Iterator[None]:
+    """An error of a chat template names the row that it met."""
+    try:
+        yield
+    except UserError as problem:
+        raise UserError(problem.what, where=place, hint=problem.hint) from None
+
+
+def asked_text(prompt: str) -> str:
+    """A prompt without white space at its end, which is the beginning of the answer.
+
+    A tokenizer joins white space to the word that follows it; a prompt that ends in some makes the first token of the
+    answer a strange one.
+    """
+    return prompt.rstrip()
+
+
 def shortened(ids: list[int], room: int, reading: Reading) -> list[int]:
-    """Tokens that fit: a decoder's lose their middle, since the end of a prompt says what is asked; others keep their end token."""
+    """Tokens that fit, cut as the exported tokenizer cuts: a decoder's at the left, behind its start token, since the end
+    of a prompt says what is asked; an encoder-decoder's at the right, before its end token."""
     if len(ids) <= room:
         return ids
+    before, behind = reading.frame
     if reading.architecture == "encoder-decoder":
-        return [*ids[: room - 1], ids[-1]]
-    return ids[: room // 2] + ids[len(ids) - (room - room // 2) :]
+        kept = max(room - len(behind), 1)
+        return [*ids[:kept], *behind]
+    start = before if ids[: len(before)] == before else []
+    return [*start, *ids[len(ids) - max(room - len(start), 1) :]]
 
 
 def written_prompts(texts: Sequence[str], reading: Reading) -> list[list[int]]:
-    """Tokens of prompts: a decoder's begin with its first token, where it has one, and never hold an end token."""
-    if not texts:
-        return []
-    tokenizer = reading.tokenizer
-    if reading.architecture == "encoder-decoder":
-        return [list(ids) for ids in tokenizer(list(texts))["input_ids"]]
-    start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-    return [[*start, *ids] for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    """Tokens of prompts in the tokenizer's frame; a decoder's have no end token, since the answer follows.
+
+    A prompt of no tokens at all is its start token, or the end token where there is none.
+    """
+    before, behind = reading.frame
+    if reading.architecture == "decoder":
+        behind = []
+    return [[*before, *ids, *behind] or [end_of(reading)] for ids in reading.plain(texts)]
 
 
 def read_whole(texts: Sequence[str], reading: Reading) -> list[tuple[list[int], int]]:
-    """Tokens of texts that a classification head reads, in the tokenizer's own frame, and how many did not fit."""
+    """Tokens of texts that a classification head reads, in the tokenizer's own frame and cut by it, and how many were."""
     if not texts:
         return []
-    whole = reading.tokenizer(list(texts))["input_ids"]
-    found = [(list(ids), 0) for ids in whole]
+    options = {"split_special_tokens": reading.control_tokens == "text"}
+    whole = reading.tokenizer(list(texts), **options)["input_ids"]
+    found = [(list(ids) or [reading.tokenizer.pad_token_id], 0) for ids in whole]
     for number in [n for n, ids in enumerate(whole) if len(ids) > reading.max_length]:  # those alone are read again
-        short = reading.tokenizer(texts[number], truncation=True, max_length=reading.max_length)["input_ids"]
+        short = reading.tokenizer(texts[number], truncation=True, max_length=reading.max_length, **options)["input_ids"]
         found[number] = (list(short), len(whole[number]) - len(short))
     return found
 
 
-def answers(texts: Sequence[str], reading: Reading) -> list[list[int]]:
-    """Tokens of answers and the end token: without it a model never learns to stop."""
-    if not texts:
-        return []
-    end = reading.tokenizer.eos_token_id
-    if end is None:
-        raise UserError("the tokenizer has no end-of-sequence token", where="base", hint="set eos_token in its files")
-    return [[*ids, end] for ids in reading.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+def answers(pairs: Sequence[tuple[str, str]], reading: Reading) -> list[list[int]]:
+    """Tokens of the answers of (prompt, answer), each with the end token: without it a model never learns to stop.
+
+    A decoder's answer has the tokens that it has behind its prompt, where those of the prompt stay what they are.
+    """
+    end = [end_of(reading)]
+    if reading.architecture != "decoder":
+        return [[*ids, *end] for ids in reading.plain([answer for _, answer in pairs])]
+    prompts = [asked_text(prompt) for prompt, _ in pairs]
+    rest = [prompt[len(kept) :] + answer for (prompt, answer), kept in zip(pairs, prompts, strict=True)]
+    before = reading.plain(prompts)
+    joint = reading.plain([prompt + more for prompt, more in zip(prompts, rest, strict=True)])
+    apart = [n for n, ids in enumerate(before) if joint[n][: len(ids)] != ids]
+    found = [whole[len(ids) :] for whole, ids in zip(joint, before, strict=True)]
+    for n, ids in zip(apart, reading.plain([rest[n] for n in apart]), strict=True):
+        found[n] = ids
+    return [[*ids, *end] for ids in found]
 
 
-def chat(messages: list[dict[str, str]], answer: str | None, reading: Reading, weight: float) -> Encoded:
-    """A conversation through the chat template, with loss on every assistant turn and on what ends it."""
+def without_head(tokens: Sequence[int], reading: Reading) -> int:
+    """How many tokens at the beginning of an answer to a conversation are the chat template's own."""
+    head = reading.turn.head
+    return len(head) if head and tuple(tokens[: len(head)]) == head else 0
+
+
+def rendered(messages: Sequence[dict[str, str]], reading: Reading, *, asks: bool) -> str:
+    """A conversation through the chat template; UserError with the template's own words where it refuses."""
+    from jinja2 import TemplateError
+
     tokenizer = reading.tokenizer
     if tokenizer.chat_template is None:
         raise UserError(
@@ -85,27 +225,149 @@ def chat(messages: list[dict[str, str]], answer: str | None, reading: Reading, w
             where="task.chat_template",
             hint="give a template in the recipe, or use prompt and completion",
         )
-    turns = [*messages, {"role": "assistant", "content": answer}] if answer is not None else list(messages)
-    if answer is None:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return Encoded(ids=tokenizer(text, add_special_tokens=False)["input_ids"], weight=weight)
-    whole = tokenizer.apply_chat_template(turns, tokenize=False)
-    spans = []
+    try:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks)
+    except TemplateError as problem:
+        raise UserError(
+            f"the chat template refuses a conversation: {problem}",
+            where="task.chat_template",
+            hint="change the conversations, or give a template in the recipe that takes them",
+        ) from None
+    return text
+
+
+def turn_of(reading: Reading) -> Turn:
+    """What the chat template writes around an answer, seen on a question and an answer of our own."""
+    question = [{"role": "user", "content": "?"}]
+    try:
+        before = rendered(question, reading, asks=True)
+        whole = rendered([*question, {"role": "assistant", "content": PROBE}], reading, asks=False)
+    except UserError:
+        return Turn()  # a template for other conversations, such as those that need a system's message
+    if not whole.startswith(before) or PROBE not in whole[len(before) :]:
+        return Turn()
+    head, _, tail = whole[len(before) :].partition(PROBE)
+    end = parsed(closing(tail, reading), (), reading)[-1:]
+    return Turn(head, tuple(parsed(head, (), reading)), end[0] if end else None)
+
+
+def closing(tail: str, reading: Reading) -> str:
+    """The beginning of what a template writes behind an answer, up to its first control token; nothing without one."""
+    found = reading.control_names.search(tail) if reading.control_names else None
+    return tail[: found.end()] if found else ""
+
+
+def parsed(text: str, contents: Sequence[str], reading: Reading) -> list[int]:
+    """Tokens of what a chat template wrote: its control tokens are meant, those in the `contents` of the data are text."""
+    found: list[int] = []
+    at = place = 0  # up to where tokens are made; up to where contents were met
+    if reading.control_tokens == "text":
+        for content in contents:
+            start = text.find(content, place)
+            if start < 0 or not reading.holds_control(content) or reading.control_names is None:
+                continue
+            place = start + len(content)
+            for named in reading.control_names.finditer(text, start, place):
+                found += reading.tokenizer(text[at : named.start()], add_special_tokens=False)["input_ids"]
+                found += reading.plain([named.group()])[0]
+                at = named.end()
+    return [*found, *reading.tokenizer(text[at:], add_special_tokens=False)["input_ids"]]
+
+
+def chat(messages: list[dict[str, str]], answer: str, reading: Reading, weight: float) -> Encoded:
+    """A conversation with loss on every assistant turn up to the token that ends it; the oldest turns go where it is long.
+
+    What an answer is trained behind is what is sent when it is asked for, token for token.
+    """
+    whole = conversation(messages, answer, reading)
+    full = len(whole.ids)
+    for shorter in suffixes(messages) if full > reading.max_length else ():
+        whole = conversation(shorter, answer, reading)
+        if len(whole.ids) <= reading.max_length:
+            break
+    ids, supervised = whole.ids, whole.supervised
+    if len(ids) > reading.max_length:  # one long question is cut as it is when it is asked
+        room = max(reading.max_length - (len(ids) - whole.last), 1)
+        prompt = shortened(ids[: whole.last], room, reading)
+        ids, supervised = [*prompt, *ids[whole.last :]], [*[False] * len(prompt), *supervised[whole.last :]]
+    return Encoded(ids, supervised, (), (), sum(supervised[1:]), full - len(ids), weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation in tokens."""
+
+    ids: list[int]
+    supervised: list[bool]
+    last: int  # where the last answer begins
+
+
+def conversation(messages: Sequence[dict[str, str]], answer: str, reading: Reading) -> Conversation:
+    """A whole conversation in tokens, grown turn by turn, so that every prompt is what is sent at that turn.
+
+    An answer that the template writes otherwise in later turns than when it was asked for (without its thoughts, say)
+    carries no loss there.
+    """
+    turns = [*messages, {"role": "assistant", "content": answer}]
+    contents = [turn["content"] for turn in turns]
+    whole = rendered(turns, reading, asks=False)
+    ids: list[int] = []
+    supervised: list[bool] = []
+    last = 0
     for index, turn in enumerate(turns):
-        if turn["role"] == "assistant" and index:  # what a conversation begins with answers nothing
-            before = tokenizer.apply_chat_template(turns[:index], tokenize=False, add_generation_prompt=True)
-            after = tokenizer.apply_chat_template(turns[: index + 1], tokenize=False)
-            if not whole.startswith(after) or not after.startswith(before):
-                raise UserError(
-                    "the chat template rewrites earlier turns, so it is unclear which tokens are the assistant's",
-                    where="task.chat_template",
-                    hint="use a template that only appends",
-                )
-            spans.append((len(before), len(after)))
-    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    supervised = [any(start < end_b and end > start_b for start_b, end_b in spans) for start, end in offsets]
-    cut = max(0, len(ids) - reading.max_length)
-    if cut and not any(supervised[:cut]):
-        ids, supervised = ids[cut:], supervised[cut:]
-    return Encoded(ids=ids, supervised=supervised, covers=sum(supervised[1:]), cut_tokens=cut, weight=weight)
+        if turn["role"] != "assistant" or not index:  # what a conversation begins with answers nothing
+            continue
+        final = index == len(turns) - 1
+        before = rendered(turns[:index], reading, asks=True)
+        after = whole if final else rendered(turns[: index + 1], reading, asks=False)
+        if not (whole.startswith(after) and after.startswith(before)):
+            if not final:
+                continue
+            raise UserError(
+                "the chat template rewrites earlier turns, so it is unclear which tokens are the assistant's",
+                where="task.chat_template",
+                hint="use a template that only appends",
+            )
+        prompt = parsed(before, contents, reading)
+        same = prompt[: len(ids)] == ids
+        supervised = [*(supervised if same else [False] * len(ids)), *[False] * len(prompt)][: len(prompt)]
+        stop = end_of_answer(after, len(before), turn["content"], reading)
+        end = closing(after[stop:], reading)
+        written = parsed(after[: stop + len(end)], contents, reading)
+        if written[: len(prompt)] == prompt:
+            said = written[len(prompt) :]
+        else:
+            said = parsed(after[len(before) : stop + len(end)], contents[index:], reading)
+        if final and not end:
+            said = [*said, end_of(reading)]
+        ids, last = [*prompt, *said], len(prompt)
+        supervised += [True] * len(said)
+    return Conversation(ids, supervised, last)
+
+
+def end_of_answer(text: str, start: int, content: str, reading: Reading) -> int:
+    """Where in a rendered conversation the answer that begins at `start` ends: behind its content, as the template has it."""
+    if text.startswith(reading.turn.before, start):
+        start += len(reading.turn.before)
+    for said in (content, content.strip()):
+        if (at := text.find(said, start)) >= 0:
+            return at + len(said)
+    found = reading.control_names.search(text, start) if reading.control_names else None
+    return found.start() if found else len(text)
+
+
+def fitting(messages: Sequence[dict[str, str]], reading: Reading) -> list[int]:
+    """Tokens of a conversation that asks for an answer, without its oldest turns where they do not fit."""
+    found: list[int] = []
+    for part in (messages, *suffixes(messages)):
+        found = parsed(rendered(part, reading, asks=True), [turn["content"] for turn in part], reading)
+        if len(found) <= reading.max_length:
+            break
+    return found
+
+
+def suffixes(messages: Sequence[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """The conversation with ever fewer of its oldest turns: what the system says stays, and a user's turn comes first."""
+    system = [turn for turn in messages[:1] if turn["role"] == "system"]
+    starts = [n for n, turn in enumerate(messages) if turn["role"] == "user" and n > len(system)]
+    return [[*system, *messages[start:]] for start in starts]

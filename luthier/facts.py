@@ -59,6 +59,9 @@ class EncodedFacts(Facts):
     cut_tokens: int
     longest: int
     auto: str  # name of the Hugging Face class that the objective puts on the base
+    positions: int | None  # most tokens that the base reads, where something limits them
+    writes: str  # "behind the prompt" (decoders), "apart" (encoder-decoders) or "" (classification heads)
+    asked_cut: int  # test examples that are longer than max_length
     counted: dict[str, int]  # faults of supervision that are tolerated up to a share
 
 
@@ -77,6 +80,7 @@ class TrainedFacts(Facts):
     device: str
     techniques: list[dict[str, Any]]
     adapter: bool
+    notes: list[str]  # what was told of the base and the techniques
     final_loss: float | None
     architecture: str
 

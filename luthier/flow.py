@@ -11,6 +11,7 @@ from luthier import runs
 from luthier.bases import Base
 from luthier.engines import Computing
 from luthier.errors import UserError
+from luthier.facts import EncodedFacts
 from luthier.recipe import Recipe
 from luthier.recipe_file import RecipeFile
 from luthier.runs import Run
@@ -61,6 +62,7 @@ def run(opened: RecipeFile, store: Store) -> Run:
     base = base_model(recipe.base, opened, store)
     examples = prepared(opened, store)
     encoded = encode_for(recipe, store, examples, base)
+    check_answers_fit(recipe, encoded)
     model = trained(opened, store, encoded, base)
     found = evaluate(Candidate(model, base, recipe), examples, store, "test")
     evidence = {**found.rivals, **({"measure": found.measured} if found.measured else {})}
@@ -112,6 +114,22 @@ def prepared(opened: RecipeFile, store: Store) -> Artifact:
     return store.do(prepare, Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed), **files)
 
 
+def check_answers_fit(recipe: Recipe, encoded: Artifact) -> None:
+    """UserError, before any training, where a prompt and its answer may go beyond what the base can read."""
+    facts = EncodedFacts(**encoded.facts)
+    if facts.positions is None or not facts.writes:
+        return
+    longest, new = recipe.encode.max_length, recipe.predict.engine.max_new_tokens
+    together = longest + new if facts.writes == "behind the prompt" else new
+    if together > facts.positions:
+        raise UserError(
+            f"a prompt of {longest} tokens (encode.max_length) and an answer of {new} "
+            f"(predict.engine.max_new_tokens) go beyond the {facts.positions} positions of the base",
+            where="encode.max_length",
+            hint=f"lower one of them: together at most {facts.positions}",
+        )
+
+
 def encode_for(recipe: Recipe, store: Store, examples: Artifact, base: Artifact) -> Artifact:
     """The tokens that are trained on."""
     return store.do(encode, Encode(task=recipe.task.form(), settings=recipe.encode), examples=examples, base=base)
@@ -158,6 +176,7 @@ def evaluate(
             task=recipe.task.form(),
             split=split,
             max_length=recipe.encode.max_length,
+            control_tokens=recipe.encode.control_tokens,
             seed=recipe.seed,
             computing=computing if rival.needs_model else None,
         )

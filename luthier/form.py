@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import field_validator
 
 from luthier.choice import Settings, find
-from luthier.model import ABOUT, Head
+from luthier.model import ABOUT, Head, Model
 from luthier.objectives import Objective
 from luthier.preparers import Preparer
 from luthier.tasks import Task
@@ -24,10 +24,18 @@ class Form(Settings):
     objective: Objective
     auto: str
     """Name of the Hugging Face class of the head."""
+    problem: str
+    """What the scores of labels are, as transformers calls it."""
     labels: tuple[str, ...] = ()
     max_length: int
     steps: list[Preparer] = []
     chat_template: str = ""
+    control_tokens: Literal["text", "parse"] = "text"
+    """What the name of a control token in the data is."""
+    conversations: bool = False
+    """Whether what is learned from goes through the chat template."""
+    ends: tuple[int, ...] = ()
+    """Tokens that end what is written."""
 
     @field_validator("task", mode="before")
     @classmethod
@@ -41,7 +49,23 @@ class Form(Settings):
 
     def head(self) -> Head:
         """What stands on top of the body."""
-        return Head(self.auto, self.labels)
+        return Head(self.auto, self.labels, self.problem)
+
+    def settle(self, model: Model) -> None:
+        """Let a model and its tokenizer read and end as this form says, here and wherever its folder is opened."""
+        from luthier.encoding import Reading, leave_open
+
+        tokenizer = model.tokenizer
+        if self.chat_template:
+            tokenizer.chat_template = self.chat_template
+        model.control_tokens, model.ends = self.control_tokens, self.ends
+        tokenizer.model_max_length = self.max_length
+        if self.head().writes and model.architecture == "decoder":
+            tokenizer.truncation_side = "left"
+            leave_open(Reading(tokenizer, model.architecture, (), self.max_length))
+        if self.control_tokens == "text" and not self.conversations:
+            tokenizer.split_special_tokens = True
+            tokenizer.init_kwargs["split_special_tokens"] = True
 
     def write(self, folder: Path) -> None:
         """As `form.json`."""

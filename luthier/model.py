@@ -6,9 +6,8 @@ import contextlib
 import copy
 import json
 import platform
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +24,6 @@ WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 # Each of these is tested: positions that begin again keep examples apart.
 PACKABLE = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2"}
 ROW_ENCODERS = {"bert"}  # encoders with a pooler whose classifiers compute packed rows; each is tested
-LAYER = re.compile(r"\.(?:layers?|h|blocks?|block)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Head:
 
     auto: str  # name of transformers' Auto class, such as AutoModelForCausalLM
     labels: tuple[str, ...] = ()
+    problem: str = "single_label_classification"  # what the scores of labels are, as transformers calls it
 
     @property
     def writes(self) -> bool:
@@ -55,6 +54,9 @@ class Model:
     packed: bool = False  # whether examples are computed end to end in one row; a technique may want rows instead
     drawn: tuple[str, ...] = ()  # parameters that the weights did not hold, drawn from the seed
     plain_head: bool | None = None  # whether logits = head(hidden); found when first asked for
+    control_tokens: Literal["text", "parse"] = "text"  # what a control token's name in the data is
+    ends: tuple[int, ...] = ()  # tokens that end what a trained model writes; none are known of an untuned one
+    notes: list[str] = field(default_factory=list)  # what is worth telling of how it was loaded
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -113,6 +115,12 @@ def architecture_of(folder: Path) -> Architecture:
         pickles = [f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern)]
         found = f" (only {pickles[0]}, a pickle, which can run code when read)" if pickles else ""
         raise UserError(f"has no safetensors weights{found}", where=str(folder), hint="save it again with safetensors")
+    if quantized := written.get("quantization_config"):
+        raise UserError(
+            f"is quantized ({quantized.get('quant_method', 'unknown method')}), and its weights cannot be trained exactly",
+            where=str(folder),
+            hint="take the full-precision model that it was made from",
+        )
     kind = written.get("model_type", "")
     names = written.get("architectures") or [""]
     if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and written.get("is_encoder_decoder", True):
@@ -148,6 +156,8 @@ def load(
     import torch
     import transformers
 
+    from luthier import suitability
+
     is_adapter = (folder / "adapter_config.json").exists()
     weights = base if is_adapter else folder
     if weights is None:
@@ -160,13 +170,18 @@ def load(
     if head.labels:
         numbered = dict(enumerate(head.labels))
         options |= {"num_labels": len(numbered), "id2label": numbered, "label2id": {v: k for k, v in numbered.items()}}
+        options |= {"problem_type": head.problem, "ignore_mismatched_sizes": True}
     if not head.auto.startswith("AutoModel"):
         raise UserError(f"{ABOUT} names '{head.auto}', which is no model class", where=str(folder))
+    suitability.check_kind(weights, head)
+    suitability.check_vocabulary(tokenizer, weights)
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
         bare, told = getattr(transformers, head.auto).from_pretrained(weights, output_loading_info=True, **options)
+        drawn, notes = suitability.check_weights(bare, told, head, weights)
         if not head.writes:
-            bare.config.pad_token_id = tokenizer.pad_token_id
+            for config in (bare.config, bare.config.get_text_config()):
+                config.pad_token_id = tokenizer.pad_token_id
         forward = bare
         if is_adapter:
             from peft import PeftModel
@@ -174,20 +189,24 @@ def load(
             forward = PeftModel.from_pretrained(bare, str(folder))
     place = device_for(device)
     forward = forward.to(place).eval()
-    drawn = tuple(sorted(told["missing_keys"]))
     packed = packs(bare.config.model_type, architecture, head)
     if packed and architecture == "encoder":
         from luthier.packed_rows import teach
 
         teach(bare)
-    return Model(bare, forward, tokenizer, architecture, head, place, precision_for(precision, place), packed, drawn)
+    chosen = precision_for(precision, place)
+    model = Model(bare, forward, tokenizer, architecture, head, place, chosen, packed, drawn, notes=notes)
+    suitability.settle_precision(model)
+    return model
 
 
 def load_trained(folder: Path, base: Path | None, *, device: str = "auto", precision: str = "auto") -> Model:
     """What the stage train wrote: a whole model, or an adapter over `base`; its head is told by its model.json."""
     told = about(folder)
-    head = Head(told["auto"], tuple(told["labels"]))
-    return load(folder, head, base=base, device=device, precision=precision)
+    head = Head(told["auto"], tuple(told["labels"]), told["problem"])
+    model = load(folder, head, base=base, device=device, precision=precision)
+    model.control_tokens, model.ends = told["control_tokens"], tuple(told["ends"])
+    return model
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -197,7 +216,10 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer, with a padding token (the end token where the model has none)."""
+    """The tokenizer, with a padding token: its own, that of the model's settings, or the end token.
+
+    UserError where there is none at all.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -209,7 +231,17 @@ def load_tokenizer(folder: Path) -> Any:
             hint="add its tokenizer files",
         ) from None
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        config = folder / "config.json"
+        named = json.loads(config.read_text(encoding="utf-8")).get("pad_token_id") if config.exists() else None
+        known = tokenizer.convert_ids_to_tokens(named) if isinstance(named, int) and named >= 0 else None
+        tokenizer.pad_token = tokenizer.eos_token or known or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            "has a tokenizer that names no token to pad with",
+            where=str(folder),
+            hint="set pad_token (or eos_token) in tokenizer_config.json",
+        )
+    tokenizer.clean_up_tokenization_spaces = False  # closing spaces would change answers
     return tokenizer
 
 
@@ -217,6 +249,9 @@ def save(model: Model, folder: Path, *, base_name: str, extra: dict[str, Any]) -
     """A Hugging Face folder, or an adapter as peft writes it, with tokenizer and model.json; no machine path in it."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
+        if model.head.writes:
+            model.bare.generation_config = greedy(model)
+            model.bare.generation_config.save_pretrained(str(folder))  # which an adapter's folder would lack
         model.forward.save_pretrained(str(folder))
         model.tokenizer.save_pretrained(str(folder))
     adapter = folder / "adapter_config.json"
@@ -229,15 +264,80 @@ def save(model: Model, folder: Path, *, base_name: str, extra: dict[str, Any]) -
         "architecture": model.architecture,
         "auto": model.head.auto,
         "labels": list(model.labels),
+        "problem": model.head.problem,
+        "control_tokens": model.control_tokens,
+        "ends": list(model.ends),
         "base": base_name,
         **extra,
     }
     (folder / ABOUT).write_text(json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def greedy(model: Model) -> Any:
+    """Settings with which transformers' `generate` answers as the answers were scored: greedy, and nothing of the base's
+    sampling, penalties, forced tokens, beams or least lengths."""
+    from transformers import GenerationConfig
+
+    tokenizer = model.tokenizer
+    named = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    if model.architecture == "encoder-decoder":
+        named["decoder_start_token_id"] = decoder_start(model)
+    return GenerationConfig(do_sample=False, num_beams=1, eos_token_id=list(model.ends) or None, **named)
+
+
+def decoder_start(model: Model) -> int:
+    """The token that an encoder-decoder's answers begin behind, as its own class takes it."""
+    import torch
+
+    settings, config = model.bare.generation_config, model.bare.config
+    for named in (getattr(settings, "decoder_start_token_id", None), getattr(config, "decoder_start_token_id", None)):
+        if isinstance(named, int):
+            return named
+    end = model.tokenizer.eos_token_id
+    with contextlib.suppress(Exception):
+        shifted = model.bare.prepare_decoder_input_ids_from_labels(labels=torch.tensor([[end, end]]))
+        return int(shifted[0, 0])
+    found = model.tokenizer.bos_token_id
+    if found is None:
+        raise UserError(
+            "names no token for its decoder to begin with",
+            where="base",
+            hint="set decoder_start_token_id in its config.json",
+        )
+    return int(found)
+
+
+def limit_answers(folder: Path, max_new_tokens: int) -> None:
+    """Write the longest answer into the generation settings of a model folder; nothing where it does not write."""
+    file = folder / "generation_config.json"
+    if file.exists():
+        settings = {**json.loads(file.read_text(encoding="utf-8")), "max_new_tokens": max_new_tokens}
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def merged(model: Model) -> nn.Module:
     """A plain transformers model with the adapter folded into the weights; the given model is left as it was."""
-    return copy.deepcopy(model.forward).merge_and_unload() if model.adapted else model.bare
+    if not model.adapted:
+        return model.bare
+    whole = copy.deepcopy(model.forward)
+    untie(whole.get_base_model())
+    return whole.merge_and_unload()
+
+
+def untie(bare: nn.Module) -> None:
+    """Give an adapted output head weights of its own, where it shares them with the embeddings: they part when merged."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
+
+    head, table = bare.get_output_embeddings(), bare.get_input_embeddings()
+    if head is None or not any(isinstance(module, BaseTunerLayer) for module in (head, table)):
+        return
+    plain = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
+    weights = table.get_base_layer().weight if isinstance(table, BaseTunerLayer) else table.weight
+    if plain.weight is weights:
+        plain.weight = Parameter(weights.detach().clone())
+        for config in (bare.config, bare.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 def may_have_gpu() -> bool:
@@ -285,15 +385,30 @@ def autocast(model: Model) -> contextlib.AbstractContextManager[Any]:
     return context
 
 
-def layer_of(name: str) -> int | None:
-    """Number of the transformer block that a parameter name belongs to, or None."""
-    found = LAYER.search(f".{name}")
-    return int(found.group(1)) if found else None
+def blocks(module: nn.Module) -> dict[str, int]:
+    """Name of each transformer block -> its number: the members of the outermost lists of modules.
+
+    Encoder and decoder both begin at 0; ALBERT's blocks are its groups.
+    """
+    from torch.nn import ModuleList
+
+    found: dict[str, int] = {}
+    for name, each in module.named_modules():
+        if isinstance(each, ModuleList) and block_of(name, found) is None:
+            found |= {f"{name}.{number}": number for number in range(len(each))}
+    return found
 
 
-def n_layers(names: Sequence[str]) -> int:
-    """Number of transformer blocks that parameters of these names make up."""
-    return 1 + max((layer for name in names if (layer := layer_of(name)) is not None), default=-1)
+def block_of(name: str, known: Mapping[str, int]) -> int | None:
+    """Number of the block (of `blocks`) that a module or parameter of this name is in, or None."""
+    parts = name.split(".")
+    return next((known[part] for n in range(len(parts), 0, -1) if (part := ".".join(parts[:n])) in known), None)
+
+
+def numbered_parameters(module: nn.Module) -> dict[str, int | None]:
+    """Name of each parameter -> number of the transformer block that it is in, or None."""
+    known = blocks(module)
+    return {name: block_of(name, known) for name, _ in module.named_parameters()}
 
 
 def peft_task(model: Model) -> str:

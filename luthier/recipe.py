@@ -48,6 +48,10 @@ class EncodeSettings(Settings):
     """What happens to a longer example of train or validation; an answer is never cut. `drop` leaves it out of what is
     learned from; what is asked in the test is always answered. What was cut is counted."""
 
+    control_tokens: Literal["text", "parse"] = "text"
+    """What the name of a control token in the data, such as `</s>`, is: ordinary `text`, or `parse` makes it the token
+    (for prompts in which a chat format is already written out)."""
+
 
 class Stop(Settings):
     """Early stopping on the validation split."""

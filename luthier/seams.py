@@ -158,6 +158,11 @@ class Example:
         return cls(**values | {"target": answer_from(values["target"]) if values["target"] is not None else None})
 
 
+def place(example: Example) -> str:
+    """Where an example comes from, for a message: `file:line`."""
+    return f"{example.origin.get('file', example.id)}:{example.origin.get('row', '')}".rstrip(":")
+
+
 def question(example: Example) -> bytes:
     """A hash of the input: equal for the same question."""
     return _hash(example.input)

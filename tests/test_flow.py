@@ -192,7 +192,7 @@ def test_an_adapter_loads_with_plain_peft_and_a_merged_folder_with_plain_transfo
     n_clear, n = 0, 0
     for example in examples[:12]:
         prompt = f"messy {example.slices['kind']}: {example.input['fields']['value']} =>"
-        ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]])
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
         with torch.no_grad():
             logits = tuned(input_ids=ids).logits
             torch.testing.assert_close(

@@ -266,6 +266,7 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
         "prepare.quarantine_limit=0.5",
     ),
     "encode.max_length": (encode, STANDARDIZE, "encode.max_length=12"),
+    "encode.control_tokens": (encode, STANDARDIZE, "encode.control_tokens=parse"),
     "encode.truncation": (encode, STANDARDIZE.replace("max_length: 64", "max_length: 16"), "encode.truncation=drop"),
     "train.epochs": (train, STANDARDIZE, "train.epochs=1"),
     "train.learning_rate": (train, STANDARDIZE, "train.learning_rate=1e-3"),

@@ -24,7 +24,7 @@ from luthier.checkpoint import LAST, History, Progress, State
 from luthier.choice import find
 from luthier.errors import Problems
 from luthier.fit import regroup, take_step
-from luthier.model import layer_of, load, writing_head
+from luthier.model import load, numbered_parameters, writing_head
 from luthier.objectives import Objective
 from luthier.recipe_file import loads
 from luthier.runs import Run
@@ -97,7 +97,8 @@ def weights(done: Run) -> dict[str, torch.Tensor]:
 
 def changed(done: Run, place: Path) -> set[int | None]:
     before = load_file(place / "llama" / "model.safetensors")
-    return {layer_of(name) for name, tensor in weights(done).items() if not torch.equal(tensor, before[name])}
+    numbers = numbered_parameters(load(place / "llama", writing_head("decoder"), device="cpu").bare)
+    return {numbers[name] for name, tensor in weights(done).items() if not torch.equal(tensor, before[name])}
 
 
 def test_a_technique_may_begin_to_train_a_layer_later(place: Path, plug: Callable[..., Path], tmp_path: Path) -> None:
@@ -130,7 +131,8 @@ def test_what_trains_later_is_clipped_with_the_rest(place: Path, plug: Callable[
     _, norm = take_step(state, [batch], Objective.pick("causal"), max_grad_norm=0.01)
     assert norm > 0.01
     moved = {name: p.detach() - before[name] for name, p in model.named_parameters()}
-    assert {layer_of(name) for name, step in moved.items() if step.any()} == {0, 1}
+    numbers = numbered_parameters(model.forward)
+    assert {numbers[name] for name, step in moved.items() if step.any()} == {0, 1}
     assert float(torch.cat([step.flatten() for step in moved.values()]).norm()) == pytest.approx(0.01, rel=1e-3)
 
 

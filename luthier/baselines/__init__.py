@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from luthier.choice import Choice
 from luthier.seams import Answered, Example
@@ -25,6 +25,7 @@ class Setting:
     device: str  # "" where no model is needed
     precision: str  # of the model that the rival is compared with
     max_length: int
+    control_tokens: Literal["text", "parse"] = "text"  # what a control token's name in the data is
     tell: Callable[[int, int], None] = lambda done, total: None  # hears how many answers are done, and of how many
 
 

@@ -42,9 +42,14 @@ class Untuned(Baseline):
         self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
     ) -> Iterator[tuple[Example, Answered]]:
         """Answers after `shots` solved examples, as earlier turns of a conversation or one on each line."""
-        requests = asked(spread(train, self.shots, setting.seed), examples, setting.task)
-        distinct = {request.key(): request for request in requests}
-        answers = setting.session().answer(list(distinct.values()), setting.tell)
+        session, shots = setting.session(), self.shots
+        while True:  # fewer solved examples where the base has no room for all of them
+            requests = asked(spread(train, shots, setting.seed), examples, setting.task)
+            distinct = {request.key(): request for request in requests}
+            if not shots or session.fits(list(distinct.values())):
+                break
+            shots -= 1
+        answers = session.answer(list(distinct.values()), setting.tell)
         said = dict(zip(distinct, answers, strict=True))
         for example, request in zip(examples, requests, strict=True):
             found = said[request.key()]
@@ -60,7 +65,7 @@ class Untuned(Baseline):
             )
         # the head is not used: embeddings are read from the body
         model = load(setting.base, Head("AutoModel"), device=setting.device, precision=setting.precision)
-        reading = Reading(model.tokenizer, model.architecture, (), setting.max_length)
+        reading = Reading(model.tokenizer, model.architecture, (), setting.max_length, setting.control_tokens)
         learned, wanted = (
             embed(model, [ids for ids, _ in read_whole([str(setting.task.prompt(e)) for e in part], reading)])
             for part in (train, examples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,10 @@ class Session:
         """One answer for each request, in order."""
         raise NotImplementedError
 
+    def fits(self, requests: Sequence[Request]) -> bool:
+        """Whether the model can read these prompts with the solved examples before them, and answer."""
+        return True
+
 
 class Engine(Choice):
     """A way of running a model."""
@@ -70,11 +74,12 @@ class Engine(Choice):
         precision: str,
         max_length: int,
         chat_template: str = "",
+        control_tokens: Literal["text", "parse"] = "text",
     ) -> Session:
         """Open a model folder that Luthier wrote, over its base where it is an adapter, or an untuned base as it is.
 
         `max_length`: tokens of a prompt, which is cut to them. `device` and `precision` are settled, never `auto`.
-        `chat_template`: the recipe's own, for an untuned base; a model that was trained with it holds it.
+        `chat_template` and `control_tokens`: the recipe's own, for an untuned base; a trained model holds them.
         """
         raise NotImplementedError
 
@@ -88,8 +93,15 @@ class Computing(Settings):
     precision: str
     """Settled, never `auto`."""
 
-    def open(self, folder: Path, base: Path | None, max_length: int, chat_template: str = "") -> Session:
-        """Open a model folder, or an untuned base, which is asked in the recipe's chat template."""
+    def open(
+        self,
+        folder: Path,
+        base: Path | None,
+        max_length: int,
+        chat_template: str = "",
+        control_tokens: Literal["text", "parse"] = "text",
+    ) -> Session:
+        """Open a model folder, or an untuned base, which is asked as the recipe says."""
         return self.engine.open(
             folder,
             base,
@@ -97,4 +109,5 @@ class Computing(Settings):
             precision=self.precision,
             max_length=max_length,
             chat_template=chat_template,
+            control_tokens=control_tokens,
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from luthier.encoding import Reading, asked, read_whole, written_prompts
+from luthier import suitability
+from luthier.encoding import Reading, asked, ends_of, read_whole, without_head, written_prompts
 from luthier.engines import Engine, Request, Said, Session, Tell, untold
 from luthier.generate import Written, generate, scores
 from luthier.model import ABOUT, architecture_of, load, load_trained, writing_head
@@ -33,11 +34,13 @@ class Torch(Engine):
         precision: str,
         max_length: int,
         chat_template: str = "",
+        control_tokens: Literal["text", "parse"] = "text",
     ) -> Session:
         if (folder / ABOUT).exists():
             model = load_trained(folder, base, device=device, precision=precision)
         else:
             model = load(folder, writing_head(architecture_of(folder), folder), device=device, precision=precision)
+            model.control_tokens = control_tokens
         if chat_template:
             model.tokenizer.chat_template = chat_template
         return TorchSession(model, max_length, self.max_new_tokens, self.batch_size)
@@ -52,41 +55,64 @@ class TorchSession(Session):
         self.remembered: dict[str, list[int]] | None = {} if remember else None  # tokens, where the same is asked again
         self.model, self.max_new_tokens, self.batch_size = model, max_new_tokens, batch_size
         self.labels = model.labels
-        self.ends = stop_tokens(model) if model.head.writes else set()
         self.ends_by_text: dict[str, set[int]] = {"": set()}  # stop text -> tokens that hold it
-        self.reading = Reading(model.tokenizer, model.architecture, model.labels, max_length)
+        self.reading = Reading(
+            model.tokenizer, model.architecture, model.labels, max_length, control_tokens=model.control_tokens
+        )
+        self.ends = (set(model.ends) or untuned_ends(model, self.reading)) if model.head.writes else set()
 
     def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
         if not self.model.head.writes:
             texts = self._tokens(requests)
             found = scores(self.model, texts, batch=self.batch_size, tell=lambda done: tell(done, len(texts)))
             return [Said(scores=row) for row in found.tolist()]
+        chats = {request.key() for request in requests if not isinstance(request.prompt, str)}
+        head = len(self.reading.turn.head) if chats else 0
         said: dict[int, Said] = {}
         for before, stop in dict.fromkeys((request.before, request.stop) for request in requests):
             chosen = [n for n, request in enumerate(requests) if (request.before, request.stop) == (before, stop)]
             done = len(said)
             written = self._written(
-                [requests[n] for n in chosen], before, stop, lambda more, done=done: tell(done + more, len(requests))
+                [requests[n] for n in chosen],
+                before,
+                stop,
+                head,
+                lambda more, done=done: tell(done + more, len(requests)),
             )
-            said |= zip(chosen, (self._said(each, stop) for each in written), strict=True)
+            for n, each in zip(chosen, written, strict=True):
+                said[n] = self._said(each, stop, chat=requests[n].key() in chats)
         return [said[n] for n in range(len(requests))]
 
-    def _written(self, requests: Sequence[Request], before: str, stop: str, tell: object) -> list[Written]:
+    def fits(self, requests: Sequence[Request]) -> bool:
+        most = suitability.positions_of(self.model.bare)
+        befores = {request.before for request in requests}
+        longest = max(map(len, self._tokens(requests)), default=0)
+        shown = max((len(self._prefix(before)) for before in befores), default=0)
+        room = self.max_new_tokens if self.model.architecture == "decoder" else 0
+        return most is None or shown + longest + room <= most
+
+    def _prefix(self, before: str) -> list[int]:
+        """Tokens of solved examples, without an end token behind them."""
+        if not before:
+            return []
+        prefix = written_prompts([before], self.reading)[0]
+        _, behind = self.reading.frame
+        if self.model.architecture == "encoder-decoder" and behind and prefix[-len(behind) :] == behind:
+            prefix = prefix[: -len(behind)]
+        return prefix
+
+    def _written(self, requests: Sequence[Request], before: str, stop: str, head: int, tell: object) -> list[Written]:
         tokenizer = self.model.tokenizer
         if stop not in self.ends_by_text:  # a look at the whole vocabulary, once
             self.ends_by_text[stop] = tokens_with(stop, tokenizer)
-        prefix: list[int] = []
-        texts = self._tokens(requests)
-        if before:
-            prefix = written_prompts([before], self.reading)[0]
-            if self.model.architecture == "encoder-decoder" and prefix[-1:] == [tokenizer.eos_token_id]:
-                prefix = prefix[:-1]
-            elif self.model.architecture == "decoder" and tokenizer.bos_token_id is not None:
-                texts = [ids[1:] for ids in texts]  # the prefix begins with it
+        texts, prefix = self._tokens(requests), self._prefix(before)
+        start, _ = self.reading.frame
+        if before and start:  # the solved examples begin with it
+            texts = [ids[len(start) :] if ids[: len(start)] == start else ids for ids in texts]
         return generate(
             self.model,
             texts,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=self.max_new_tokens + head,
             stop=self.ends | self.ends_by_text[stop],
             batch=self.batch_size,
             prefix=prefix,
@@ -104,23 +130,26 @@ class TorchSession(Session):
             known |= zip(new, (ids for ids, _ in whole), strict=True)
         return [known[request.key()] for request in requests]
 
-    def _said(self, written: Written, stop: str) -> Said:
-        tokens = written.tokens
+    def _said(self, written: Written, stop: str, *, chat: bool) -> Said:
+        tokens, logprobs = written.tokens, written.logprobs
+        if chat:  # what the template writes at the head of an answer is no part of it
+            own = without_head(tokens, self.reading)
+            tokens, logprobs = tokens[own:], logprobs[own:]
         if stop and written.ended_by is not None and written.ended_by not in self.ends:
             tokens = [*tokens, written.ended_by]  # it may hold the end of the answer before the text that stops
         text = self.model.tokenizer.decode(tokens, skip_special_tokens=True)
-        sure = math.exp(sum(written.logprobs) / len(written.logprobs)) if written.finished else 0.0
+        sure = math.exp(sum(logprobs) / len(logprobs)) if written.finished else 0.0
         return Said(text=text.split(stop)[0] if stop else text, confidence=sure)
 
 
-def stop_tokens(model: Model) -> set[int]:
-    """Tokens that end an answer: the tokenizer's end token and those of the model's generation settings."""
-    stop = {model.tokenizer.eos_token_id}
+def untuned_ends(model: Model, reading: Reading) -> set[int]:
+    """Tokens that end what an untuned base writes: its end tokens by tokenizer, chat template and generation settings."""
+    ends = set(ends_of(reading))
     settings = model.bare.generation_config
     named = settings.eos_token_id if settings is not None else None
     if named is not None:
-        stop |= set(named if isinstance(named, list) else [named])
-    return {token for token in stop if token is not None}
+        ends |= set(named if isinstance(named, list) else [named])
+    return ends
 
 
 def tokens_with(text: str, tokenizer: object) -> set[int]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from luthier.batching import Encoded
-from luthier.encoding import Reading, answers, chat, shortened, written_prompts
+from luthier.encoding import Reading, answers, asked_text, chat, ends_of, shortened, told_where, written_prompts
 from luthier.losses import Needs, Outputs, at_positions, per_example
-from luthier.model import Head, padded, writing_head
+from luthier.model import Head, decoder_start, padded, writing_head
 from luthier.objectives import Fault, Objective
-from luthier.seams import Answered, Example
+from luthier.seams import Answered, Example, place
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,17 @@ class Causal(Objective):
         "an answer without end token": Fault(
             "{n} of {total} examples have an answer without end token", "raise encode.max_length"
         ),
+        "a prompt without text": Fault("{n} of {total} examples ask nothing", "leave out rows with a blank prompt"),
+        "an answer that the tokenizer cannot write": Fault(
+            "{n} of {total} examples have an answer that the tokenizer cannot write, which no model can get right",
+            "choose a base whose tokenizer has these characters, or correct the answers",
+            tolerated=0.5,
+        ),
+        "text that looks like a control token": Fault(
+            "{n} of {total} examples hold text that looks like a control token of the base; it is read as ordinary text",
+            "set encode.control_tokens to parse where it is meant as one",
+            tolerated=1.0,
+        ),
     }
 
     def head(self, architecture: str, labels: Sequence[str]) -> Head:
@@ -38,25 +49,18 @@ class Causal(Objective):
 
     def encode(self, examples: Sequence[Example], task: Task, reading: Reading) -> list[Encoded]:
         prompts = [task.prompt(example) for example in examples]
-        asked = iter(written_prompts([prompt for prompt in prompts if isinstance(prompt, str)], reading))
-        wanted = iter(
-            answers(
-                [
-                    task.completion(e.target)
-                    for e, p in zip(examples, prompts, strict=True)
-                    if e.target and isinstance(p, str)
-                ],
-                reading,
-            )
-        )
+        texts = [(e, p) for e, p in zip(examples, prompts, strict=True) if isinstance(p, str)]
+        asked = iter(written_prompts([asked_text(prompt) for _, prompt in texts], reading))
+        wanted = iter(answers([(p, task.completion(e.target)) for e, p in texts if e.target], reading))
         found = []
         for example, prompt in zip(examples, prompts, strict=True):
             if isinstance(prompt, str):
                 target = next(wanted) if example.target else []
                 found.append(side_by_side(next(asked), target, example.weight, reading))
             else:
-                answer = task.completion(example.target) if example.target else None
-                found.append(chat(prompt, answer, reading, example.weight))
+                assert example.target is not None, "conversations are learned from with their answers"
+                with told_where(place(example)):
+                    found.append(chat(prompt, task.completion(example.target), reading, example.weight))
         return found
 
     def audit(self, encoded: Encoded, example: Example, task: Task, reading: Reading) -> Iterator[str]:
@@ -67,8 +71,20 @@ class Causal(Objective):
             yield "no supervised token"
         elif encoded.cut_tokens and (encoded.length > reading.max_length or len(supervised) >= encoded.length - 1):
             yield "an answer that does not fit"
-        elif reading.tokenizer.eos_token_id not in supervised and not isinstance(task.prompt(example), list):
+        elif supervised[-1] not in ends_of(reading):
             yield "an answer without end token"
+        prompt, answer = task.prompt(example), task.completion(example.target) if example.target else ""
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                yield "a prompt without text"
+            if any(reading.holds_control(text) for text in (prompt, answer)) and reading.control_tokens == "text":
+                yield "text that looks like a control token"
+        elif reading.control_tokens == "text" and any(
+            reading.holds_control(text) for text in (answer, *(turn["content"] for turn in prompt))
+        ):
+            yield "text that looks like a control token"
+        if answer and supervised and not said_back(supervised, answer, reading):
+            yield "an answer that the tokenizer cannot write"
 
     def pieces(self, encoded: Encoded, tokenizer: Any) -> list[tuple[str, bool]]:
         written = [(tokenizer.decode([int(token)]), True) for token in encoded.targets]
@@ -103,6 +119,12 @@ class Causal(Objective):
     def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:
         answer = task.parse(said.text, example)
         return Answered(answer, said.confidence, [(answer, said.confidence)])
+
+
+def said_back(supervised: Sequence[int], answer: str, reading: Reading) -> bool:
+    """Whether an answer comes back from its tokens, apart from white space at its ends."""
+    back: str = reading.tokenizer.decode(supervised, skip_special_tokens=True)
+    return back.strip().endswith(answer.strip())
 
 
 def side_by_side(prompt: list[int], target: list[int], weight: float, reading: Reading) -> Encoded:
@@ -145,7 +167,7 @@ def written_by_a_decoder(model: Model, batch: Sequence[Encoded], needs: Needs) -
 
     ids_BT, mask_BT = padded([example.ids for example in batch], model)
     wanted_BT, wanted_mask_BT = padded([example.targets for example in batch], model)
-    start = torch.full_like(wanted_BT[:, :1], model.bare.config.decoder_start_token_id)
+    start = torch.full_like(wanted_BT[:, :1], decoder_start(model))
     positions_S = wanted_mask_BT.reshape(-1).nonzero()[:, 0]
     return at_positions(
         model,

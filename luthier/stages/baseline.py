@@ -26,10 +26,11 @@ class Baseline(Settings):
     """None for a rival that needs no model."""
     split: Literal["train", "validation", "test"]
     max_length: int
+    control_tokens: Literal["text", "parse"]
     seed: int
 
 
-@stage(version=2)
+@stage(version=3)
 def baseline(config: Baseline, out: Out, examples: Artifact, base: Artifact | None = None) -> dict[str, Any]:
     """File `predictions`, one Prediction per example that the rival was asked. `base` where it needs a model."""
     training = list(seams.read(examples.path / "train", Example))
@@ -38,7 +39,7 @@ def baseline(config: Baseline, out: Out, examples: Artifact, base: Artifact | No
 
     def session() -> Session:
         assert computing is not None, f"{config.rival.kind} asks a model and does not say so"
-        return computing.open(folder, None, config.max_length, config.task.template_of_chats())
+        return computing.open(folder, None, config.max_length, config.task.template_of_chats(), config.control_tokens)
 
     setting = Setting(
         base=folder,
@@ -48,6 +49,7 @@ def baseline(config: Baseline, out: Out, examples: Artifact, base: Artifact | No
         device=computing.device if computing else "",
         precision=computing.precision if computing else "",
         max_length=config.max_length,
+        control_tokens=config.control_tokens,
         tell=lambda done, total: out.progress(done, total),
     )
     hidden = [dataclasses.replace(example, target=None) for example in wanted.values()]

@@ -8,24 +8,25 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TextIO
 
-from luthier import seams, token_arrays
+from luthier import seams, suitability, token_arrays
 from luthier.batching import Encoded
 from luthier.choice import Settings
-from luthier.encoding import Reading
+from luthier.encoding import Reading, cuts, ends_of
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
 from luthier.form import Form
-from luthier.model import architecture_of, load_tokenizer
+from luthier.model import Head, architecture_of, load_tokenizer
 from luthier.objectives import Objective
 from luthier.preparers import Preparer
 from luthier.recipe import EncodeSettings
-from luthier.seams import Example
+from luthier.seams import Example, place
 from luthier.store import Artifact, Out, stage
 from luthier.tasks import Task
 
 LEARNED = ("train", "validation")
 PREVIEWS = 8  # examples shown with their supervised tokens
 CHUNK = 512  # examples encoded at once
+CUT = "cut in the test"  # under which the first such row is remembered
 FEWEST = 20  # examples below which no share of faults is refused
 
 
@@ -37,19 +38,24 @@ class Encode(Settings):
     settings: EncodeSettings
 
 
-@stage(version=1)
+@stage(version=2)
 def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict[str, Any]:
     """Token arrays `train` and `validation`, the validation Examples as `asked`, `previews.jsonl` and `form.json`."""
     task, settings = config.task, config.settings
     prepared = PreparedFacts(**examples.facts)
     objective = Objective.pick(task.objective)
+    architecture = architecture_of(base.path)
+    head = objective.head(architecture, prepared.label_names)
+    suitability.check_kind(base.path, head)
     tokenizer = load_tokenizer(base.path)
+    suitability.check_vocabulary(tokenizer, base.path)
+    most = suitability.positions(base.path)
+    suitability.check_lengths(settings.max_length, most, base.path)
     template = task.template_of_chats()
     if template:
         tokenizer.chat_template = template
-    architecture = architecture_of(base.path)
-    head = objective.head(architecture, prepared.label_names)
-    reading = Reading(tokenizer, architecture, tuple(prepared.label_names), settings.max_length)
+    labels = tuple(prepared.label_names)
+    reading = Reading(tokenizer, architecture, labels, settings.max_length, settings.control_tokens)
     audit = Audit(objective, task, reading, settings)
     splits = {}
     with out.timed("encode"), (out.folder / "previews.jsonl").open("w", encoding="utf-8") as previews:
@@ -63,19 +69,25 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
             else:
                 splits[split] = token_arrays.write(out.folder / split, (encoded for _, encoded in kept))
             out.say(f"encoded {splits[split]:,} examples of {split}")
-    audit.judge()
+        audit.ask(seams.read(examples.path / "test", Example))
+    for warning in audit.judge():
+        out.say(f"warning: {warning.sentence()}")
     if not splits["train"]:
         raise UserError("no training example fits", where="encode.max_length", hint="raise it, or truncate otherwise")
     Form(
         task=task,
         objective=objective,
         auto=head.auto,
+        problem=head.problem,
         labels=head.labels,
         max_length=settings.max_length,
         steps=[Preparer.pick(step) for step in prepared.steps],
         chat_template=template,
+        control_tokens=settings.control_tokens,
+        conversations=audit.conversations,
+        ends=tuple(ends_of(reading)) if head.writes else (),
     ).write(out.folder)
-    return audit.facts(splits, head.auto).model_dump(mode="json")
+    return audit.facts(splits, head, most).model_dump(mode="json")
 
 
 def remembered(kept: Iterable[tuple[Example, Encoded]], asked: list[str]) -> Iterator[Encoded]:
@@ -95,6 +107,8 @@ class Audit:
         self.shown = 0
         self.n = self.arrived = self.tokens = self.supervised = 0
         self.truncated = self.cut_tokens = self.too_long = self.longest = 0
+        self.n_asked = self.asked_cut = 0  # of the test
+        self.conversations = False
         self.faults: Counter[str] = Counter()
         self.first: dict[str, str] = {}
 
@@ -113,6 +127,7 @@ class Audit:
     def look(self, example: Example, encoded: Encoded) -> None:
         """Count one example and note what is wrong with its supervision."""
         self.n += 1
+        self.conversations |= not isinstance(self.task.prompt(example), str)
         self.tokens += encoded.length
         self.supervised += encoded.covers
         self.longest = max(self.longest, encoded.length + encoded.cut_tokens)
@@ -120,20 +135,33 @@ class Audit:
         self.cut_tokens += encoded.cut_tokens
         for fault in self.objective.audit(encoded, example, self.task, self.reading):
             self.faults[fault] += 1
-            self.first.setdefault(fault, f"{example.origin['file']}:{example.origin['row']}")
+            self.first.setdefault(fault, place(example))
         if self.previews is not None and self.shown < PREVIEWS:
             self.shown += 1
             shown = {"id": str(self.shown), "pieces": self.objective.pieces(encoded, self.reading.tokenizer)}
             self.previews.write(json.dumps(shown, ensure_ascii=False) + "\n")
 
-    def judge(self) -> None:
-        """Refuse supervision that would train the wrong thing."""
-        found = []
+    def ask(self, examples: Iterator[Example]) -> None:
+        """Look at what the test will ask: every example is answered, and what does not fit is cut and counted."""
+        while chunk := list(islice(examples, CHUNK)):
+            prompts = [self.task.prompt(example) for example in chunk]
+            self.conversations |= any(not isinstance(prompt, str) for prompt in prompts)
+            for example, cut in zip(chunk, cuts(prompts, self.reading, list(map(place, chunk))), strict=True):
+                self.n_asked += 1
+                self.asked_cut += cut > 0
+                if cut:
+                    self.first.setdefault(CUT, place(example))
+
+    def judge(self) -> list[UserError]:
+        """What is worth telling; raises Problems for supervision that would train the wrong thing."""
+        found, told = [], []
         for name, n in self.faults.items():
             fault = self.objective.faults[name]
             if n > fault.tolerated * self.n and (fault.tolerated == 0 or self.n >= FEWEST):
                 sentence = fault.sentence.format(n=n, total=self.n)
                 found.append(UserError(sentence, where=self.first[name], hint=fault.hint))
+            else:
+                told.append(UserError(sentence, where=self.first[name], hint=fault.hint))
         if self.truncated and self.settings.truncation == "error":
             found.append(
                 UserError(
@@ -143,10 +171,23 @@ class Audit:
                     hint="raise it, or set encode.truncation to cut_input or drop",
                 )
             )
+        if self.asked_cut:
+            sentence = f"{self.asked_cut} of {self.n_asked} test examples are longer than encode.max_length and are cut"
+            told.append(UserError(sentence, where=self.first[CUT], hint="raise it to let the model read them whole"))
+        template = self.reading.tokenizer.chat_template
+        if self.conversations and isinstance(template, str) and "strftime_now" in template:
+            told.append(
+                UserError(
+                    "the chat template writes today's date, so what the model reads changes from day to day",
+                    where="task.chat_template",
+                    hint="give a template with a fixed date in the recipe",
+                )
+            )
         if found:
             raise Problems(found)
+        return told
 
-    def facts(self, splits: dict[str, int], auto: str) -> EncodedFacts:
+    def facts(self, splits: dict[str, int], head: Head, most: int | None) -> EncodedFacts:
         """For the manifest and the report."""
         fates = {"too long to learn from": self.too_long} if self.too_long else {}
         return EncodedFacts(
@@ -158,6 +199,13 @@ class Audit:
             truncated=self.truncated,
             cut_tokens=self.cut_tokens,
             longest=self.longest,
-            auto=auto,
+            auto=head.auto,
+            positions=most,
+            writes=""
+            if not head.writes
+            else "behind the prompt"
+            if self.reading.architecture == "decoder"
+            else "apart",
+            asked_cut=self.asked_cut,
             counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated},
         )

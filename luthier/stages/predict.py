@@ -20,7 +20,7 @@ class Predict(Settings):
     split: Literal["train", "validation", "test"]
 
 
-@stage(version=2)
+@stage(version=3)
 def predict(config: Predict, out: Out, examples: Artifact, model: Artifact, base: Artifact) -> dict[str, Any]:
     """File `predictions`, one Prediction per example."""
     folder = model.path / "model"

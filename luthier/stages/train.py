@@ -17,6 +17,7 @@ from luthier.engines.torch import TorchSession
 from luthier.facts import TrainedFacts
 from luthier.fit import Watch, fit
 from luthier.form import Form
+from luthier.generate import try_out
 from luthier.metrics import Metric
 from luthier.model import Model
 from luthier.objectives import Objective
@@ -51,7 +52,7 @@ class Train(Settings):
     base_name: str
 
 
-@stage(version=2)
+@stage(version=3)
 def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: Artifact) -> dict[str, Any]:
     """Folder `model` (Hugging Face layout, or an adapter as peft writes it) and `history.jsonl`.
 
@@ -61,8 +62,11 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
     form = Form.read(encoded.path)
     objective = form.objective
     model = models.load(base.path, form.head(), device=config.device, precision=settings.precision, seed=config.seed)
-    if form.chat_template:
-        model.tokenizer.chat_template = form.chat_template
+    form.settle(model)
+    told = len(model.notes)
+    for note in model.notes:
+        out.say(note)
+    try_out(model)
     learned, validation = (TokenArrays(encoded.path / split) for split in ("train", "validation"))
     n_base = sum(parameter.numel() for parameter in model.bare.parameters())
     judge = Judge(config, form, encoded, model, objective, validation)
@@ -82,6 +86,8 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
             config.seed,
             given,
         )
+    for note in model.notes[told:]:
+        out.say(note)
     models.save(model, out.folder / "model", base_name=config.base_name, extra=form.model_dump(mode="json"))
     shutil.copyfile(out.checkpoints / "history.jsonl", out.folder / "history.jsonl")
     last = last_step(out.folder / "history.jsonl")
@@ -98,6 +104,7 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
         device=model.device,
         techniques=[technique.model_dump(mode="json") for technique in settings.techniques],
         adapter=model.adapted,
+        notes=model.notes,
         final_loss=last["loss"],
         architecture=model.architecture,
     ).model_dump(mode="json")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from luthier.errors import UserError
-from luthier.model import layer_of, n_layers
+from luthier.model import block_of, blocks, numbered_parameters
 from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from luthier.model import Model
     from luthier.store import Artifact
 
@@ -28,14 +30,16 @@ class Freeze(Technique):
     """Further parameters by name, with * and ?, such as `*.attention.*`."""
 
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
-        names = [name for name, _ in model.named_parameters()]
-        n = n_layers(names)
+        numbers = numbered_parameters(model.forward)
+        names = list(numbers)
+        n = 1 + max((number for number in numbers.values() if number is not None), default=-1)
         if self.layers > n:
             raise UserError(
                 f"layers is {self.layers}, but the base has {n}",
                 where="train.techniques freeze",
                 hint=f"use at most {n}",
             )
+        tables = embeddings(model.forward) if self.embeddings else set()
         for pattern in self.patterns:
             if not any(fnmatch.fnmatch(name, pattern) for name in names):
                 raise UserError(
@@ -44,17 +48,23 @@ class Freeze(Technique):
                     hint=f"names look like {names[0]}",
                 )
         for name, parameter in model.named_parameters():
-            layer = layer_of(name)
+            number = numbers[name]
             if (
-                (layer is not None and layer < self.layers)
-                or (self.embeddings and layer is None and is_embedding(name))
+                (number is not None and number < self.layers)
+                or name in tables
                 or any(fnmatch.fnmatch(name, pattern) for pattern in self.patterns)
             ):
                 parameter.requires_grad_(False)
         return Running()
 
 
-def is_embedding(name: str) -> bool:
-    """Whether a parameter name is that of an embedding table (or of the norm that belongs to it)."""
-    parts = name.split(".")
-    return any(part in ("embeddings", "embed_tokens", "wte", "wpe", "shared", "embed_positions") for part in parts)
+def embeddings(module: nn.Module) -> set[str]:
+    """Names of the parameters of embedding tables outside the blocks, whatever they are called, and of their norms."""
+    from torch.nn import Embedding
+
+    known, found = blocks(module), set()
+    for name, each in module.named_modules():
+        is_table = isinstance(each, Embedding) or type(each).__name__.endswith("Embeddings")
+        if is_table and block_of(name, known) is None:
+            found |= {f"{name}.{part}" for part, _ in each.named_parameters()}
+    return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from luthier.model import layer_of, peft_task, quiet
+from luthier.errors import UserError
+from luthier.model import block_of, blocks, numbered_parameters, peft_task, quiet
 from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from luthier.model import Model
     from luthier.store import Artifact
+
+PAST_THE_MODULE = ("out_proj", "conv1d", "dt_proj")  # Mamba's kernels read their weights themselves
 
 
 class Lora(Technique):
@@ -38,44 +41,128 @@ class Lora(Technique):
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         from peft import LoraConfig, get_peft_model
 
-        frozen = {layer_of(name) for name, p in model.named_parameters() if not p.requires_grad}
+        numbers = numbered_parameters(model.bare)
+        frozen = {numbers[name] for name, p in model.bare.named_parameters() if not p.requires_grad} - {None}
+        modules = self.modules(model.bare, frozen)
+        experts = expert_weights(model.bare, frozen) if self.targets == "all-linear" and not self.one_matrix else []
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
-            target_modules=self.targets
-            if isinstance(self.targets, list)
-            else linear_modules(model.bare, self.targets == "attention", frozen),
+            target_modules=modules,
+            target_parameters=experts or None,
             modules_to_save=newly_drawn(model) or None,
             lora_dropout=self.dropout,
             use_rslora=self.rslora,
             use_dora=self.dora,
             task_type=peft_task(model),
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.bare.modules()),
-            layers_to_transform=unfrozen(model, frozen) if isinstance(self.targets, list) and frozen else None,
         )
+        left = left_alone(model.bare, {*modules, *(name.rpartition(".")[0] for name in experts)}, frozen)
+        if left:
+            model.notes.append(left)
         with quiet():
             model.forward = get_peft_model(model.bare, config)
         return Running()
 
+    @property
+    def one_matrix(self) -> bool:
+        """Whether a setting is of no use on the stacked matrices of experts, which peft adapts without it."""
+        return self.dora or self.dropout > 0
 
-def linear_modules(model: nn.Module, attention: bool, frozen: set[int | None]) -> list[str]:
-    """Full names of the linear modules inside blocks that are not frozen; with `attention`, of those in it alone."""
+    def modules(self, bare: nn.Module, frozen: set[int | None]) -> list[str]:
+        """Full names of the modules that get an adapter; UserError where there are none."""
+        linear = linear_modules(bare, frozen=set())
+        if isinstance(self.targets, list):
+            for target in self.targets:
+                if not any(named(name, target) for name, _ in bare.named_modules()):
+                    raise UserError(
+                        f"the base has no module '{target}'",
+                        where="train.techniques lora targets",
+                        hint=f"its linear modules are {', '.join(sorted({n.rpartition('.')[2] for n in linear}))}",
+                    )
+            known = blocks(bare)
+            found = [
+                name
+                for name, module in bare.named_modules()
+                if any(named(name, target) for target in self.targets)
+                and (block_of(name, known) is None or block_of(name, known) not in frozen)
+                and not list(module.children())
+            ]
+        else:
+            found = linear_modules(bare, frozen, attention=self.targets == "attention")
+        if not found:
+            kind = f"a {type(bare).__name__}"
+            raise UserError(
+                f"{kind} has no linear modules {'in its attention' if self.targets == 'attention' else 'to adapt'}",
+                where="train.techniques lora targets",
+                hint="use `all-linear`, or `kind: full`" if linear else "use `kind: full` for this base",
+            )
+        return found
+
+
+def named(name: str, target: str) -> bool:
+    """Whether a module's full name is, or ends with, what a recipe calls it."""
+    return name == target or name.endswith(f".{target}")
+
+
+def linear_modules(bare: nn.Module, frozen: set[int | None], attention: bool = False) -> list[str]:
+    """Full names of the linear modules inside blocks that are not frozen; with `attention`, of those in it alone.
+
+    Without routers, which choose experts, and what Mamba's own code computes with past the module.
+    """
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 
+    known, classes = blocks(bare), {name: type(module).__name__.lower() for name, module in bare.named_modules()}
+    past = PAST_THE_MODULE if "mamba" in bare.config.model_type else ()
     found = []
-    for name, module in model.named_modules():
-        layer = layer_of(f"{name}.")
-        parents = name.lower().split(".")[:-1]
-        inside = not attention or any("attn" in part or "attention" in part for part in parents)
-        if isinstance(module, Linear | Conv1D) and layer is not None and layer not in frozen and inside:
+    for name, module in bare.named_modules():
+        number = block_of(name, known)
+        parents = name.split(".")[:-1]
+        above = [f"{part.lower()} {classes['.'.join(parents[: n + 1])]}" for n, part in enumerate(parents)]
+        inside = not attention or any("attn" in each or "attention" in each for each in above)
+        if not isinstance(module, Linear | Conv1D) or number is None or number in frozen or not inside:
+            continue
+        if not is_router(name, module, bare.config) and name.rpartition(".")[2] not in past:
             found.append(name)
     return found
 
 
-def unfrozen(model: Model, frozen: set[int | None]) -> list[int]:
-    """Numbers of the blocks that are not frozen."""
-    return sorted({n for name, _ in model.named_parameters() if (n := layer_of(name)) is not None and n not in frozen})
+def is_router(name: str, module: nn.Module, config: Any) -> bool:
+    """Whether a linear module chooses experts: it has one output for each of them."""
+    text = config.get_text_config()
+    counts = [getattr(text, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts")]
+    outputs = getattr(module, "out_features", getattr(module, "nf", None))
+    return outputs in [n for n in counts if n] and name.rpartition(".")[2] in ("gate", "router", "classifier")
+
+
+def expert_weights(bare: nn.Module, frozen: set[int | None]) -> list[str]:
+    """Full names of the stacked matrices (E, ., .) of experts in blocks that are not frozen."""
+    numbers = numbered_parameters(bare)
+    owners = dict(bare.named_modules())
+    return [
+        name
+        for name, parameter in bare.named_parameters()
+        if parameter.ndim == 3
+        and "experts" in type(owners[name.rpartition(".")[0]]).__name__.lower()
+        and numbers[name] is not None
+        and numbers[name] not in frozen
+    ]
+
+
+def left_alone(bare: nn.Module, adapted: set[str], frozen: set[int | None]) -> str:
+    """Which share of the matrices of the blocks gets no adapter, in words; nothing where all of them get one."""
+    numbers = numbered_parameters(bare)
+    sizes: dict[str, int] = {}
+    for name, parameter in bare.named_parameters():
+        if parameter.ndim >= 2 and numbers[name] is not None and numbers[name] not in frozen:
+            sizes[name] = parameter.numel()
+    left = {name: size for name, size in sizes.items() if name.rpartition(".")[0] not in adapted}
+    if not left:
+        return ""
+    kinds = sorted({".".join(part for part in name.split(".")[-3:] if not part.isdigit()) for name in left})
+    share = sum(left.values()) / sum(sizes.values())
+    return f"lora leaves {share:.1%} of the weights of the blocks as they are: {', '.join(kinds)}"
 
 
 def newly_drawn(model: Model) -> list[str]:

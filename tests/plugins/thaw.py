@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from luthier.model import layer_of
+from luthier.model import numbered_parameters
 from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ class Thawing(Running):
 
     def train_only(self, *layers: int) -> None:
         """Train these blocks and nothing else."""
+        numbers = numbered_parameters(self.model.forward)
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(layer_of(name) in layers)
+            parameter.requires_grad_(numbers[name] in layers)
 
     def epoch(self, n: int, history: Sequence[Mapping[str, Any]]) -> bool:
         self.epochs += 1

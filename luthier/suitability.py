@@ -1,0 +1,194 @@
+"""Whether a base can do what is asked of it, found before any training and told in words: its kind, weights, vocabulary,
+positions and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from luthier.model import Head, Model
+
+NAMED = 3  # weights named in a message
+
+
+def check_kind(folder: Path, head: Head) -> None:
+    """UserError where transformers has no such head for this kind of base."""
+    import transformers
+
+    config = config_of(folder)
+    if type(config) not in getattr(transformers, head.auto)._model_mapping:
+        kind = config.model_type
+        what = "no head that writes" if head.writes else "no classification head" if head.labels else "no plain body"
+        raise UserError(
+            f"is a {kind}, for which transformers has {what} ({head.auto})",
+            where=str(folder),
+            hint="choose another base for this task",
+        )
+
+
+def config_of(folder: Path) -> Any:
+    """The configuration of a model folder; UserError where transformers cannot read it."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise UserError(
+            f"config.json cannot be read ({str(problem).splitlines()[0]})", where=str(folder), hint="fetch it again"
+        ) from None
+
+
+def check_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """UserError where ordinary text may become a token that the model has no embedding for.
+
+    Control tokens beyond the embeddings, such as those of images, are never made from text.
+    """
+    n_embeddings = config_of(folder).get_text_config().vocab_size
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    beyond = sorted(n for n in tokenizer.get_vocab().values() if n >= n_embeddings and n not in special)
+    if beyond:
+        raise UserError(
+            f"its tokenizer has {len(tokenizer)} tokens and the model {n_embeddings} embeddings; "
+            f"'{tokenizer.convert_ids_to_tokens(beyond[0])}' has none",
+            where=str(folder),
+            hint="take the tokenizer that belongs to the model, or resize its embeddings and save it again",
+        )
+
+
+def positions(folder: Path) -> int | None:
+    """Most tokens that a base reads (an encoder-decoder: reads and writes, each), or None where nothing limits them.
+
+    Tables of positions are looked at themselves, without weights: RoBERTa keeps two rows of its table for itself.
+    """
+    import torch
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        return positions_of(AutoModel.from_config(config_of(folder)))
+
+
+def positions_of(model: nn.Module) -> int | None:
+    """Most tokens that a model reads, from its tables of positions or its configuration."""
+    from torch import nn
+
+    found = []
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and ("position" in last or last == "wpe") and "relative" not in last:
+            offset = getattr(module, "offset", None)
+            if not isinstance(offset, int):
+                offset = 0 if module.padding_idx is None else module.padding_idx + 1
+            found.append(module.num_embeddings - offset)
+    text = model.config.get_text_config()
+    written = getattr(text, "max_position_embeddings", None)
+    if not found and isinstance(written, int) and written > 0 and uses_positions(text):
+        found.append(written)
+    return min(found, default=None)
+
+
+def uses_positions(config: Any) -> bool:
+    """Whether the length that a configuration names is one: not where positions are biases of the attention alone."""
+    relative = getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True)
+    return not (relative or getattr(config, "alibi", False))
+
+
+def check_lengths(max_length: int, most: int | None, where: Path) -> None:
+    """UserError where the recipe allows longer examples than the base can read."""
+    if most is not None and max_length > most:
+        raise UserError(
+            f"encode.max_length is {max_length}, but the base {where.name} reads {most} tokens at most",
+            where="encode.max_length",
+            hint=f"write {most} or less, or choose a base with more positions",
+        )
+
+
+def check_weights(
+    bare: nn.Module, told: Mapping[str, Any], head: Head, folder: Path
+) -> tuple[tuple[str, ...], list[str]]:
+    """Names of the parameters that were drawn anew, and what is worth telling; UserError unless they are the head's.
+
+    Outside its body a classifier is new: head, pooler and projection are drawn, and an old head's weights fit nothing.
+    """
+    missing, unexpected = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
+    mismatched = sorted(entry[0] for entry in told["mismatched_keys"])
+    inside = lambda name: in_body(name, bare)  # noqa: E731
+    wrong = [name for name in (*missing, *mismatched) if head.writes or inside(name)]
+    strange = [name for name in unexpected if inside(name)]
+    if wrong or strange:
+        told_names = [f"{len(wrong)} are missing or of another size ({some(wrong)})"] if wrong else []
+        others = strange or (unexpected if wrong else [])
+        told_names += [f"{len(others)} fit nothing in it ({some(others)})"] if others else []
+        raise UserError(
+            f"its weights do not fill a {type(bare).__name__}: {'; '.join(told_names)}",
+            where=str(folder),
+            hint="fetch it again, or save it again with the config that belongs to its weights",
+        )
+    notes = []
+    drawn = {*missing, *mismatched}
+    if head.labels:
+        drawn |= renewed(bare, head, folder, drawn)
+    if mismatched or drawn > set(missing):
+        notes.append("the base was a classifier of other labels: its head is replaced by a new one")
+    return tuple(sorted(drawn)), notes
+
+
+def in_body(name: str, bare: nn.Module) -> bool:
+    """Whether a weight is the body's, so that the model is not what it was without it; a pooler belongs to the head."""
+    parts = name.split(".")
+    alone = bare.base_model is bare  # no head at all
+    inside = parts[0] in dict(bare.named_children()) if alone else parts[0] == bare.base_model_prefix
+    return inside and "pooler" not in parts
+
+
+def renewed(bare: nn.Module, head: Head, folder: Path, drawn: set[str]) -> set[str]:
+    """Draw the last layer of a head anew that was loaded from a classifier of other labels; names of its parameters."""
+    import torch
+    from torch import nn
+
+    old = config_of(folder).id2label or {}
+    if tuple(old[number] for number in sorted(old)) == head.labels:
+        return set()
+    found = set()
+    for name, module in bare.named_modules():
+        if isinstance(module, nn.Linear) and module.out_features == len(head.labels) and not in_body(f"{name}.", bare):
+            own = {f"{name}.{part}" for part, _ in module.named_parameters()}
+            if own & drawn:
+                continue
+            with torch.no_grad():
+                module.weight.normal_(0.0, getattr(bare.config, "initializer_range", 0.02))
+                if module.bias is not None:
+                    module.bias.zero_()
+            found |= own
+    return found
+
+
+def some(names: list[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def settle_precision(model: Model) -> None:
+    """Fall back to float32 where the base's own code does not compute in bfloat16, shown by a forward pass of two tokens."""
+    import torch
+
+    from luthier.model import autocast
+
+    if model.precision == "float32":
+        return
+    inputs = {"input_ids": torch.tensor([[5, 6]], device=model.device)}
+    if model.architecture == "encoder-decoder" and not model.head.labels:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    try:
+        with torch.inference_mode(), autocast(model):
+            model.forward(**inputs)
+    except (RuntimeError, TypeError, ValueError) as problem:
+        model.precision = "float32"
+        model.notes.append(
+            f"computing in float32: {type(model.bare).__name__} does not work in bfloat16 ({str(problem).splitlines()[0]})"
+        )
