@@ -7,6 +7,7 @@ Text of the data is ordinary text: what looks like a control token in it (`</s>`
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,9 +46,11 @@ class Reading:
         return re.compile("|".join(map(re.escape, names))) if names else None
 
     @cached_property
-    def turn(self) -> Turn:
-        """What the chat template writes around an answer."""
-        return turn_of(self)
+    def end_of_turn(self) -> int | None:
+        """The control token that the chat template writes behind an answer."""
+        _, tail = around_answer(self.tokenizer)
+        found = parsed(closing(tail, self), (), self)[-1:]
+        return found[0] if found else None
 
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of texts of the data, without a frame."""
@@ -61,15 +64,6 @@ class Reading:
     def holds_control(self, text: str) -> bool:
         """Whether a text of the data has the name of a control token in it."""
         return self.control_names is not None and self.control_names.search(text) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a chat template writes by itself around the answer that it asks for."""
-
-    before: str = ""  # behind the prompt, such as empty thoughts; no part of the answer
-    head: tuple[int, ...] = ()  # that in tokens
-    end: int | None = None  # the control token behind the answer
 
 
 def control_tokens(tokenizer: Any) -> dict[int, str]:
@@ -88,8 +82,8 @@ def end_of(reading: Reading) -> int:
 def ends_of(reading: Reading) -> list[int]:
     """The tokens that end what a trained model writes: its end token and the end of a turn of its chat template."""
     found = {end_of(reading)}
-    if reading.tokenizer.chat_template is not None and reading.turn.end is not None:
-        found.add(reading.turn.end)
+    if reading.tokenizer.chat_template is not None and reading.end_of_turn is not None:
+        found.add(reading.end_of_turn)
     return sorted(found)
 
 
@@ -208,12 +202,6 @@ def answers(pairs: Sequence[tuple[str, str]], reading: Reading) -> list[list[int
     return [[*ids, *end] for ids in found]
 
 
-def without_head(tokens: Sequence[int], reading: Reading) -> int:
-    """How many tokens at the beginning of an answer to a conversation are the chat template's own."""
-    head = reading.turn.head
-    return len(head) if head and tuple(tokens[: len(head)]) == head else 0
-
-
 def rendered(messages: Sequence[dict[str, str]], reading: Reading, *, asks: bool) -> str:
     """A conversation through the chat template; UserError with the template's own words where it refuses."""
     from jinja2 import TemplateError
@@ -236,19 +224,36 @@ def rendered(messages: Sequence[dict[str, str]], reading: Reading, *, asks: bool
     return text
 
 
-def turn_of(reading: Reading) -> Turn:
-    """What the chat template writes around an answer, seen on a question and an answer of our own."""
+def around_answer(tokenizer: Any) -> tuple[str, str]:
+    """What the chat template writes by itself between a prompt and its answer, and behind the answer; seen on our own."""
+    from jinja2 import TemplateError
+
     question = [{"role": "user", "content": "?"}]
     try:
-        before = rendered(question, reading, asks=True)
-        whole = rendered([*question, {"role": "assistant", "content": PROBE}], reading, asks=False)
-    except UserError:
-        return Turn()  # a template for other conversations, such as those that need a system's message
+        before = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": PROBE}], tokenize=False)
+    except TemplateError:
+        return "", ""  # a template for other conversations, such as those that need a system's message
     if not whole.startswith(before) or PROBE not in whole[len(before) :]:
-        return Turn()
+        return "", ""
     head, _, tail = whole[len(before) :].partition(PROBE)
-    end = parsed(closing(tail, reading), (), reading)[-1:]
-    return Turn(head, tuple(parsed(head, (), reading)), end[0] if end else None)
+    return head, tail
+
+
+def open_turn(tokenizer: Any, chat_template: str = "") -> None:
+    """Take the recipe's chat template, if it has one, and let it ask with all that it writes before an answer.
+
+    Some templates write empty thoughts, or open a channel, at the head of an answer and not behind the prompt that asks
+    for it. Written behind the prompt, it is no part of any answer, here and in the exported tokenizer.
+    """
+    if chat_template:
+        tokenizer.chat_template = chat_template
+    if not isinstance(tokenizer.chat_template, str):
+        return
+    head, _ = around_answer(tokenizer)
+    if head:
+        own = tokenizer.chat_template.removesuffix("\n")
+        tokenizer.chat_template = f"{own}{{% if add_generation_prompt %}}{{{{ {json.dumps(head)} }}}}{{% endif %}}"
 
 
 def closing(tail: str, reading: Reading) -> str:
@@ -347,8 +352,6 @@ def conversation(messages: Sequence[dict[str, str]], answer: str, reading: Readi
 
 def end_of_answer(text: str, start: int, content: str, reading: Reading) -> int:
     """Where in a rendered conversation the answer that begins at `start` ends: behind its content, as the template has it."""
-    if text.startswith(reading.turn.before, start):
-        start += len(reading.turn.before)
     for said in (content, content.strip()):
         if (at := text.find(said, start)) >= 0:
             return at + len(said)

@@ -53,11 +53,11 @@ class Form(Settings):
 
     def settle(self, model: Model) -> None:
         """Let a model and its tokenizer read and end as this form says, here and wherever its folder is opened."""
-        from luthier.encoding import Reading, leave_open
+        from luthier.encoding import Reading, leave_open, open_turn
 
         tokenizer = model.tokenizer
-        if self.chat_template:
-            tokenizer.chat_template = self.chat_template
+        if self.conversations:
+            open_turn(tokenizer, self.chat_template)
         model.control_tokens, model.ends = self.control_tokens, self.ends
         tokenizer.model_max_length = self.max_length
         if self.head().writes and model.architecture == "decoder":

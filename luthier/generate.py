@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import UserError
-from luthier.model import autocast, decoder_start, greedy, head_replaced, padded
+from luthier.model import autocast, decoder_start, greedy, head_replaced, padded, scored
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,23 @@ if TYPE_CHECKING:
 
 # Kinds of models that are answered with the cache below; the sweep over architectures shows that each of them gives what
 # transformers' own `generate` gives. All others are answered by that.
-ANSWERED_HERE = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2", "bart", "t5"}
+ANSWERED_HERE = {
+    *(
+        "llama",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "qwen2",
+        "qwen3",
+        "mistral",
+        "mixtral",
+        "gpt2",
+        "gpt_neox",
+        "bloom",
+        "opt",
+    ),
+    *("phi3", "gpt_oss", "deepseek_v3", "t5", "mt5", "bart", "mbart", "pegasus"),
+}
 
 
 @dataclass
@@ -92,7 +108,7 @@ def by_transformers(
     written: list[Written] = [Written([], [], False) for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     done = 0
-    with torch.inference_mode(), autocast(model):
+    with torch.inference_mode(), autocast(model), settled(model, settings):
         for _, same in groupby(order, key=lambda i: len(prompts[i])):
             rows = list(same)
             for start in range(0, len(rows), batch):
@@ -101,7 +117,6 @@ def by_transformers(
                 found = model.forward.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
-                    generation_config=settings,
                     return_dict_in_generate=True,
                     output_logits=True,
                 )
@@ -114,6 +129,16 @@ def by_transformers(
                 done += len(chosen)
                 tell(done)
     return written
+
+
+@contextlib.contextmanager
+def settled(model: Model, settings: Any) -> Iterator[None]:
+    """The model's generation settings are these inside; those that are given to `generate` are filled up from the model's."""
+    own, model.bare.generation_config = model.bare.generation_config, settings
+    try:
+        yield
+    finally:
+        model.bare.generation_config = own
 
 
 def up_to_end(tokens: Sequence[int], logprobs: Sequence[float], stop: set[int]) -> Written:
@@ -255,8 +280,7 @@ def scores(
     with torch.inference_mode(), autocast(model):
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            ids, mask = padded([texts[row] for row in rows], model)
-            found[rows] = model.forward(input_ids=ids, attention_mask=mask).logits.float().cpu()
+            found[rows] = scored(model, [texts[row] for row in rows]).cpu()
             tell(start + len(rows))
     return found
 

@@ -67,9 +67,12 @@ def has_plain_head(model: Model) -> bool:
             training, _ = model.forward.training, model.forward.eval()
             with torch.no_grad():
                 logits = model.forward(**inputs, use_cache=False).logits
-                with head_replaced(head, lambda hidden: hidden):
-                    hidden = model.forward(**inputs, use_cache=False).logits
-                model.plain_head = torch.allclose(head(hidden), logits, rtol=1e-4, atol=1e-5)
+                try:
+                    with head_replaced(head, lambda hidden: hidden):
+                        hidden = model.forward(**inputs, use_cache=False).logits
+                    model.plain_head = torch.allclose(head(hidden), logits, rtol=1e-4, atol=1e-5)
+                except RuntimeError:  # what is added to the logits does not fit hidden states, such as BART's bias
+                    model.plain_head = False
             model.forward.train(training)
     return model.plain_head
 

@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ ABOUT = "model.json"
 WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 # Each of these is tested: positions that begin again keep examples apart.
 PACKABLE = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2"}
+READS_PADDING = {"convbert", "t5gemma"}  # as classifiers; each is computed in batches of texts of one length
 ROW_ENCODERS = {"bert"}  # encoders with a pooler whose classifiers compute packed rows; each is tested
 
 
@@ -206,6 +208,10 @@ def load_trained(folder: Path, base: Path | None, *, device: str = "auto", preci
     head = Head(told["auto"], tuple(told["labels"]), told["problem"])
     model = load(folder, head, base=base, device=device, precision=precision)
     model.control_tokens, model.ends = told["control_tokens"], tuple(told["ends"])
+    if head.writes:  # an adapter's folder has settings of its own, which are not the base's
+        from transformers import GenerationConfig
+
+        model.bare.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model
 
 
@@ -321,7 +327,18 @@ def merged(model: Model) -> nn.Module:
         return model.bare
     whole = copy.deepcopy(model.forward)
     untie(whole.get_base_model())
-    return whole.merge_and_unload()
+    head = whole.get_base_model().get_output_embeddings()
+    plain = whole.merge_and_unload()
+    if head is not None:  # peft takes a head for free that is tied to the decoder's table and not to the encoder's
+        tied = shared(plain, plain.get_output_embeddings().weight)
+        for config in (plain.config, plain.config.get_text_config()):
+            config.tie_word_embeddings = tied
+    return plain
+
+
+def shared(module: nn.Module, weight: nn.Parameter) -> bool:
+    """Whether more than one module uses a parameter, such as an output head tied to the embeddings."""
+    return sum(p is weight for each in module.modules() for p in each.parameters(recurse=False)) > 1
 
 
 def untie(bare: nn.Module) -> None:
@@ -464,3 +481,20 @@ def padded(texts: Sequence[Sequence[int]], model: Model) -> tuple[torch.Tensor, 
     ids_BT = np.full(mask_BT.shape, model.tokenizer.pad_token_id, dtype=np.int64)
     ids_BT[mask_BT] = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
     return torch.from_numpy(ids_BT).to(model.device), torch.from_numpy(mask_BT.astype(np.int64)).to(model.device)
+
+
+def scored(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """What a classification head says of texts, (B, C) in float32: all padded in one batch, where padding is not read."""
+    import torch
+
+    if model.bare.config.model_type not in READS_PADDING:
+        ids_BT, mask_BT = padded(texts, model)
+        logits_BC: torch.Tensor = model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits
+        return logits_BC.float()
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    parts = []
+    for _, same in groupby(order, key=lambda row: len(texts[row])):
+        ids_BT, mask_BT = padded([texts[row] for row in same], model)
+        parts.append(model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits.float())
+    back = torch.tensor(order, device=model.device).argsort()
+    return torch.cat(parts)[back]

@@ -29,6 +29,7 @@ from luthier.facts import (
     TrainedFacts,
 )
 from luthier.form import Form
+from luthier.model import limit_answers
 from luthier.readers import Quarantined, Table
 from luthier.recipe import Recipe
 from luthier.recipe_file import RecipeFile, loads
@@ -103,6 +104,7 @@ def record(opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact]) 
     release = folder / "model"
     shutil.rmtree(release, ignore_errors=True)
     shutil.copytree(artifacts["model"].path / "model", release)
+    limit_answers(release, recipe.predict.engine.max_new_tokens)
     write_durably(release / "README.md", card.page(facts).encode())
     write_durably(folder / "recipe.yaml", opened.text.encode())
     entry = {
@@ -314,6 +316,7 @@ def export(store: Store, name: str, form: str, precision: str, target: Path) -> 
             whole.save_pretrained(str(partial))
             model.tokenizer.save_pretrained(str(partial))
         shutil.copyfile(source / models.ABOUT, partial / models.ABOUT)
+    limit_answers(partial, Recipe.model_validate(entry["recipe"]).predict.engine.max_new_tokens)
     facts = reopen(store, entry["name"]).facts
     trained = facts.trained.model_copy(update={"adapter": adapted and form == "peft"})
     write_durably(partial / "README.md", card.page(facts.model_copy(update={"trained": trained})).encode())

@@ -98,11 +98,11 @@ def uses_positions(config: Any) -> bool:
     return not (relative or getattr(config, "alibi", False))
 
 
-def check_lengths(max_length: int, most: int | None, where: Path) -> None:
+def check_lengths(max_length: int, most: int | None) -> None:
     """UserError where the recipe allows longer examples than the base can read."""
     if most is not None and max_length > most:
         raise UserError(
-            f"encode.max_length is {max_length}, but the base {where.name} reads {most} tokens at most",
+            f"encode.max_length is {max_length}, but the base reads {most} tokens at most",
             where="encode.max_length",
             hint=f"write {most} or less, or choose a base with more positions",
         )

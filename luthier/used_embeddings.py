@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from luthier.model import shared
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -73,8 +75,3 @@ def replaced(model: nn.Module, used_U: np.ndarray) -> UsedEmbeddings | None:
     small = UsedEmbeddings(table, torch.tensor(wanted))
     model.set_input_embeddings(small)
     return small
-
-
-def shared(model: nn.Module, weight: torch.Tensor) -> bool:
-    """Whether another module, such as a tied output head, uses a parameter too."""
-    return sum(p is weight for module in model.modules() for p in module.parameters(recurse=False)) > 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from luthier import suitability
-from luthier.encoding import Reading, asked, ends_of, read_whole, without_head, written_prompts
+from luthier.encoding import Reading, asked, ends_of, open_turn, read_whole, written_prompts
 from luthier.engines import Engine, Request, Said, Session, Tell, untold
 from luthier.generate import Written, generate, scores
 from luthier.model import ABOUT, architecture_of, load, load_trained, writing_head
@@ -41,8 +41,7 @@ class Torch(Engine):
         else:
             model = load(folder, writing_head(architecture_of(folder), folder), device=device, precision=precision)
             model.control_tokens = control_tokens
-        if chat_template:
-            model.tokenizer.chat_template = chat_template
+            open_turn(model.tokenizer, chat_template)
         return TorchSession(model, max_length, self.max_new_tokens, self.batch_size)
 
 
@@ -66,8 +65,6 @@ class TorchSession(Session):
             texts = self._tokens(requests)
             found = scores(self.model, texts, batch=self.batch_size, tell=lambda done: tell(done, len(texts)))
             return [Said(scores=row) for row in found.tolist()]
-        chats = {request.key() for request in requests if not isinstance(request.prompt, str)}
-        head = len(self.reading.turn.head) if chats else 0
         said: dict[int, Said] = {}
         for before, stop in dict.fromkeys((request.before, request.stop) for request in requests):
             chosen = [n for n, request in enumerate(requests) if (request.before, request.stop) == (before, stop)]
@@ -76,11 +73,9 @@ class TorchSession(Session):
                 [requests[n] for n in chosen],
                 before,
                 stop,
-                head,
                 lambda more, done=done: tell(done + more, len(requests)),
             )
-            for n, each in zip(chosen, written, strict=True):
-                said[n] = self._said(each, stop, chat=requests[n].key() in chats)
+            said |= zip(chosen, (self._said(each, stop) for each in written), strict=True)
         return [said[n] for n in range(len(requests))]
 
     def fits(self, requests: Sequence[Request]) -> bool:
@@ -101,7 +96,7 @@ class TorchSession(Session):
             prefix = prefix[: -len(behind)]
         return prefix
 
-    def _written(self, requests: Sequence[Request], before: str, stop: str, head: int, tell: object) -> list[Written]:
+    def _written(self, requests: Sequence[Request], before: str, stop: str, tell: object) -> list[Written]:
         tokenizer = self.model.tokenizer
         if stop not in self.ends_by_text:  # a look at the whole vocabulary, once
             self.ends_by_text[stop] = tokens_with(stop, tokenizer)
@@ -112,7 +107,7 @@ class TorchSession(Session):
         return generate(
             self.model,
             texts,
-            max_new_tokens=self.max_new_tokens + head,
+            max_new_tokens=self.max_new_tokens,
             stop=self.ends | self.ends_by_text[stop],
             batch=self.batch_size,
             prefix=prefix,
@@ -130,11 +125,8 @@ class TorchSession(Session):
             known |= zip(new, (ids for ids, _ in whole), strict=True)
         return [known[request.key()] for request in requests]
 
-    def _said(self, written: Written, stop: str, *, chat: bool) -> Said:
+    def _said(self, written: Written, stop: str) -> Said:
         tokens, logprobs = written.tokens, written.logprobs
-        if chat:  # what the template writes at the head of an answer is no part of it
-            own = without_head(tokens, self.reading)
-            tokens, logprobs = tokens[own:], logprobs[own:]
         if stop and written.ended_by is not None and written.ended_by not in self.ends:
             tokens = [*tokens, written.ended_by]  # it may hold the end of the answer before the text that stops
         text = self.model.tokenizer.decode(tokens, skip_special_tokens=True)

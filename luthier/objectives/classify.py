@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from luthier.batching import Encoded
 from luthier.encoding import Reading, read_whole
 from luthier.losses import Needs, Outputs
-from luthier.model import Head, head_replaced, padded
+from luthier.model import Head, head_replaced, scored
 from luthier.objectives import Fault, Objective
 from luthier.seams import Answered, Example, Label
 
@@ -76,9 +76,7 @@ def class_logits(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
     """Logits (B, C) of texts, without padding where the model can."""
     if model.packed and model.architecture == "encoder":
         return packed_logits(model, texts)
-    ids_BT, mask_BT = padded(texts, model)
-    logits: torch.Tensor = model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits
-    return logits.float()
+    return scored(model, texts)
 
 
 def packed_logits(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from luthier import seams, suitability, token_arrays
 from luthier.batching import Encoded
 from luthier.choice import Settings
-from luthier.encoding import Reading, cuts, ends_of
+from luthier.encoding import Reading, cuts, ends_of, open_turn
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
 from luthier.form import Form
@@ -50,10 +50,9 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
     tokenizer = load_tokenizer(base.path)
     suitability.check_vocabulary(tokenizer, base.path)
     most = suitability.positions(base.path)
-    suitability.check_lengths(settings.max_length, most, base.path)
+    suitability.check_lengths(settings.max_length, most)
     template = task.template_of_chats()
-    if template:
-        tokenizer.chat_template = template
+    open_turn(tokenizer, template)
     labels = tuple(prepared.label_names)
     reading = Reading(tokenizer, architecture, labels, settings.max_length, settings.control_tokens)
     audit = Audit(objective, task, reading, settings)
@@ -154,14 +153,13 @@ class Audit:
 
     def judge(self) -> list[UserError]:
         """What is worth telling; raises Problems for supervision that would train the wrong thing."""
-        found, told = [], []
+        found: list[UserError] = []
+        told: list[UserError] = []
         for name, n in self.faults.items():
             fault = self.objective.faults[name]
-            if n > fault.tolerated * self.n and (fault.tolerated == 0 or self.n >= FEWEST):
-                sentence = fault.sentence.format(n=n, total=self.n)
-                found.append(UserError(sentence, where=self.first[name], hint=fault.hint))
-            else:
-                told.append(UserError(sentence, where=self.first[name], hint=fault.hint))
+            refused = n > fault.tolerated * self.n and (fault.tolerated == 0 or self.n >= FEWEST)
+            problem = UserError(fault.sentence.format(n=n, total=self.n), where=self.first[name], hint=fault.hint)
+            (found if refused else told).append(problem)
         if self.truncated and self.settings.truncation == "error":
             found.append(
                 UserError(

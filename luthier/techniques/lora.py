@@ -152,10 +152,13 @@ def expert_weights(bare: nn.Module, frozen: set[int | None]) -> list[str]:
 
 def left_alone(bare: nn.Module, adapted: set[str], frozen: set[int | None]) -> str:
     """Which share of the matrices of the blocks gets no adapter, in words; nothing where all of them get one."""
-    numbers = numbered_parameters(bare)
+    from torch.nn import Embedding
+
+    numbers, owners = numbered_parameters(bare), dict(bare.named_modules())
     sizes: dict[str, int] = {}
     for name, parameter in bare.named_parameters():
-        if parameter.ndim >= 2 and numbers[name] is not None and numbers[name] not in frozen:
+        table = isinstance(owners[name.rpartition(".")[0]], Embedding)  # such as T5's biases of relative positions
+        if parameter.ndim >= 2 and not table and numbers[name] is not None and numbers[name] not in frozen:
             sizes[name] = parameter.numel()
     left = {name: size for name, size in sizes.items() if name.rpartition(".")[0] not in adapted}
     if not left:
@@ -171,4 +174,4 @@ def newly_drawn(model: Model) -> list[str]:
     The classifier itself is not named here, since peft knows it.
     """
     modules = {name.rpartition(".")[0] for name in model.drawn}
-    return sorted(name for name in modules if name.rpartition(".")[2] not in ("classifier", "score"))
+    return sorted(name for name in modules if name.partition(".")[0] not in ("classifier", "score"))
