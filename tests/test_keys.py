@@ -93,6 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(root / "other.csv", [header, *rows[:40]])
     write(root / "more.csv", [header, *rows[40:70]])
     write(root / "clean.csv", [header, *([*row[:3], row[3] + 7, *row[4:]] for row in [*rows, *twice])])
+    write(root / "shuffled.csv", [header, *reversed([*rows, *twice])])
     (root / "words.txt").write_text("".join(f"{row[1]} {row[2]}\n" for row in rows))
     (root / "comma.txt").write_text("".join(f"{row[1]},{row[2]}\n" for row in rows))
     with (root / "pairs.jsonl").open("w") as file:
@@ -311,6 +312,11 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
         "task.columns={messy: next}",
     ),
     "tasks.standardize.target_table": (prepare, STANDARDIZE, "task.target_table=clean.csv"),
+    "tasks.standardize.target_key": (
+        prepare,
+        STANDARDIZE.replace("context: [kind]", "context: [kind], target_table: shuffled.csv"),
+        "task.target_key=id",
+    ),
     "tasks.standardize.context": (prepare, STANDARDIZE, "task.context=[owner]"),
     "tasks.standardize.prompt": (train, STANDARDIZE, "task.prompt='clean {value}:'"),
     "tasks.classify.table": (prepare, CLASSIFY, "task.table=other.csv"),

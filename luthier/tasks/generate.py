@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from luthier.readers import Row
-from luthier.seams import Dropped, Example, Prediction, Text
-from luthier.tasks import Task, suggestion, text_of
+from luthier.seams import Dropped, Example, Prediction, Text, text_of
+from luthier.tasks import Task, suggestion
 
 ROLES = ("system", "user", "assistant")
 
