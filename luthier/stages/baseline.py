@@ -29,7 +29,7 @@ class Baseline(Settings):
     seed: int
 
 
-@stage(version=2)
+@stage(version=3)
 def baseline(config: Baseline, out: Out, examples: Artifact, base: Artifact | None = None) -> dict[str, Any]:
     """File `predictions`, one Prediction per example that the rival was asked. `base` where it needs a model."""
     training = list(seams.read(examples.path / "train", Example))
