@@ -57,6 +57,9 @@ class EncodeSettings(Settings):
     truncation: Literal["error", "cut_input", "drop"] = "cut_input"
     """What happens to a longer example of train or validation; an answer is never cut. `drop` leaves it out of what is
     learned from; what is asked in the test is always answered. What was cut is counted."""
+    give_away: Literal["refuse", "allow"] = "refuse"
+    """What happens where inputs tell their label: a column repeats it, or a text holds it, clearly more often than chance
+    would (in 80 or 50 % of the rows more). It is counted either way."""
 
 
 class Stop(Settings):
