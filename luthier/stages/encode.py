@@ -15,6 +15,7 @@ from luthier.encoding import Reading
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
 from luthier.form import Form
+from luthier.give_away import GiveAway
 from luthier.model import architecture_of, load_tokenizer
 from luthier.objectives import Objective
 from luthier.preparers import Preparer
@@ -37,7 +38,7 @@ class Encode(Settings):
     settings: EncodeSettings
 
 
-@stage(version=1)
+@stage(version=2)
 def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict[str, Any]:
     """Token arrays `train` and `validation`, the validation Examples as `asked`, `previews.jsonl` and `form.json`."""
     task, settings = config.task, config.settings
@@ -95,6 +96,7 @@ class Audit:
         self.shown = 0
         self.n = self.arrived = self.tokens = self.supervised = 0
         self.truncated = self.cut_tokens = self.too_long = self.longest = 0
+        self.give_away = GiveAway(reading.labels)
         self.faults: Counter[str] = Counter()
         self.first: dict[str, str] = {}
 
@@ -118,6 +120,7 @@ class Audit:
         self.longest = max(self.longest, encoded.length + encoded.cut_tokens)
         self.truncated += encoded.cut_tokens > 0
         self.cut_tokens += encoded.cut_tokens
+        self.give_away.look(example)
         for fault in self.objective.audit(encoded, example, self.task, self.reading):
             self.faults[fault] += 1
             self.first.setdefault(fault, f"{example.origin['file']}:{example.origin['row']}")
@@ -128,7 +131,7 @@ class Audit:
 
     def judge(self) -> None:
         """Refuse supervision that would train the wrong thing."""
-        found = []
+        found = [] if self.settings.give_away == "allow" else list(self.give_away.problems())
         for name, n in self.faults.items():
             fault = self.objective.faults[name]
             if n > fault.tolerated * self.n and (fault.tolerated == 0 or self.n >= FEWEST):
@@ -159,5 +162,6 @@ class Audit:
             cut_tokens=self.cut_tokens,
             longest=self.longest,
             auto=auto,
-            counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated},
+            counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated}
+            | ({"label in the input": self.give_away.counted()} if self.give_away.own else {}),
         )
