@@ -215,12 +215,11 @@ def check_columns(tables: dict[str, Table], task: Task, settings: PrepareSetting
 def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> None:
     """Remember what splitting needs of an example, which gets its id, entity and slices."""
     cells = {name: name_of(found.row.get(name)) for name in notes.columns}
-    place = f"{found.origin['file']}:{found.origin['row']}"
     if settings.id_column:
         if not cells[settings.id_column]:
             raise UserError(
                 "the row has no id",
-                where=f"{place}: column '{settings.id_column}'",
+                where=f"{found.origin['file']}:{found.origin['row']}: column '{settings.id_column}'",
                 hint="give it one, or leave id_column out",
             )
         suffix = found.id[found.id.find(":") :] if ":" in found.id else ""
@@ -246,7 +245,7 @@ def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> 
     notes.values |= {(name, cells[name]) for name in settings.hold_out}
     if settings.hold_out:
         found.slices["unseen"] = name_of(held_out)
-    if taken := sorted(found.slices.keys() & settings.slices.keys()):
+    if settings.slices and (taken := sorted(found.slices.keys() & settings.slices.keys())):
         raise UserError(
             f"there is a group '{taken[0]}' already", where="prepare.slices", hint="give yours another name"
         )
@@ -343,6 +342,7 @@ class Look:
 
     def __init__(self) -> None:
         self.labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        self.held_out: Counter[str] = Counter()  # labels of rows that are held out
         self.slices: dict[str, Counter[str]] = {}
         self.test_questions: list[bytes] = []
         self.tested: list[str] = []  # ids and targets of the test split
@@ -366,6 +366,8 @@ class Look:
     def at(self, example: Example, training: Counter[bytes]) -> None:
         """Count one example."""
         self.labels[example.split].update(seams.names_in(example.target))
+        if example.slices.get("unseen") == "true":
+            self.held_out.update(seams.names_in(example.target))
         for name, value in example.slices.items():
             self.slices.setdefault(name, Counter())[value] += 1
         question, lesson = seams.question(example), seams.lesson(example)
@@ -417,14 +419,16 @@ class Look:
         later = self.labels["validation"] + self.labels["test"]
         strangers = {label: n for label, n in later.items() if label not in known}
         if strangers:
-            keeps = {"kind": "stratified", "by": ""}.items() <= settings.split.model_dump().items()
+            if all(self.held_out[label] == n for label, n in strangers.items()):
+                hint = "they stand in rows that are held out alone; hold out others, or take those rows out"
+            elif {"kind": "stratified", "by": ""}.items() <= settings.split.model_dump().items():
+                hint = "what stood in training was held out or dropped by a step; merge labels that are this rare"
+            else:
+                hint = "use `kind: stratified`, which keeps one example of each label in training, or merge rare labels"
             raise UserError(
                 f"{labels_in_words(strangers)} in validation or test, never in training",
                 where="prepare.split",
-                hint="what stood in training was held out or dropped by a step; merge labels that are this rare, or take "
-                "their rows out"
-                if keeps
-                else "use `kind: stratified`, which keeps one example of each label in training, or merge rare labels",
+                hint=hint,
             )
 
 

@@ -258,6 +258,15 @@ def test_labels_that_training_lacks_are_all_named_with_what_helps(tmp_path: Path
         Prepared(tmp_path, CLASSIFY, "prepare.split=stratified")
 
 
+def test_a_label_of_held_out_rows_alone_is_told_as_such(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "land": "DE"} for n in range(40)]
+    lines(tmp_path / "t.jsonl", [*rows, {"text": "u", "label": "c", "land": "FI"}])
+    with pytest.raises(
+        UserError, match=r"label 'c' \(1\) stands in .* in training; they stand in rows that are held out"
+    ):
+        Prepared(tmp_path, CLASSIFY, "prepare.hold_out={land: [FI]}", "prepare.split=stratified")
+
+
 def test_a_table_of_few_distinct_inputs_is_told_why_nothing_is_left_to_train_on(tmp_path: Path) -> None:
     table(tmp_path / "t.csv", [["raw", "clean"], *([f"v{n % 6}", n % 6] for n in range(200))])
     text = CLASSIFY.replace(
