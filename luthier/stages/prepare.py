@@ -69,6 +69,8 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     check_quarantine(sum(table.n_read for table in tables.values()), aside, settings, source.path)
     if not notes.units:
         raise UserError("no row of the table makes an example", where=source.path.name, hint=notes.left_out())
+    if aside.n:
+        out.say(f"put aside: {aside.n:,} records (the first: {aside.earliest})")
     if notes.dropped:
         out.say(f"left out: {notes.left_out()}")
     if notes.blank:
@@ -129,10 +131,12 @@ class Aside:
 
     def __init__(self, file: TextIO) -> None:
         self.file, self.n, self.n_headers = file, 0, 0
+        self.earliest = ""  # place and reason of the first of all
         self.first: list[Quarantined] = []  # of those that are no header
 
     def __call__(self, record: Quarantined) -> None:
         self.n += 1
+        self.earliest = self.earliest or f"{record.file}, line {record.line}: {record.reason}"
         if record.rule == "header":
             self.n_headers += 1
         elif len(self.first) < TOLD:

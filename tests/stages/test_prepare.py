@@ -288,3 +288,4 @@ def test_a_header_that_stands_again_is_put_aside_and_is_no_broken_row(tmp_path: 
     assert (len(done.examples), done.facts.n_quarantined) == (40, 1)
     aside = json.loads((done.folder / "quarantine.jsonl").read_text())
     assert (aside["line"], aside["rule"]) == (22, "header")
+    assert "put aside: 1 records (the first: t.csv, line 22: the header stands here again)" in done.said
