@@ -40,6 +40,8 @@ class PreparedFacts(Facts):
     n_quarantined: int
     labels: dict[str, int]  # examples of each label, over all splits; empty for text
     label_names: list[str]  # those of training, sorted
+    untested_labels: dict[str, int]  # training examples of each label that no test example has
+    blank_groups: int  # rows whose group is blank, each a unit of its own
     slices: dict[str, dict[str, int]]
     seen_in_training: int  # test examples whose very input stands in training
     conflicting: int  # training examples whose input occurs there with more than one answer

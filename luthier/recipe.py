@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from luthier.baselines import Baseline
 from luthier.bases import Base
@@ -15,9 +15,18 @@ from luthier.engines import Engine
 from luthier.metrics import Metric
 from luthier.preparers import Preparer
 from luthier.readers import Reader
+from luthier.seams import name_of
 from luthier.splits import Split
 from luthier.tasks import Task
 from luthier.techniques import Technique, conflicts
+
+Scalar = str | bool | int | float | None
+Name = Annotated[  # a value of the table, kept as the text that names it there: true, 1, 1.0; null is blank
+    str,
+    BeforeValidator(
+        lambda value: name_of(value) if isinstance(value, Scalar) else value, json_schema_input_type=Scalar
+    ),
+]
 
 
 class PrepareSettings(Settings):
@@ -29,8 +38,9 @@ class PrepareSettings(Settings):
     """How rows are divided into train, validation and test."""
     slices: dict[str, str] = {}
     """Groups for reporting: name -> column. They do not affect splitting."""
-    hold_out: dict[str, list[str]] = {}
-    """Column -> values that are kept out of training entirely; such rows go to test, in the slice `unseen: true`."""
+    hold_out: dict[str, list[Name]] = {}
+    """Column -> values that are kept out of training entirely; such rows go to test, in the slice `unseen: true`.
+    Values are compared as they are written in the table, blanks around them aside; null or "" is a blank cell."""
     steps: list[Preparer] = Field(default_factory=lambda: [Preparer.pick("dedup")])
     """What is done with the examples, in this order; each is one line of the flow picture."""
     id_column: str = ""
@@ -47,6 +57,9 @@ class EncodeSettings(Settings):
     truncation: Literal["error", "cut_input", "drop"] = "cut_input"
     """What happens to a longer example of train or validation; an answer is never cut. `drop` leaves it out of what is
     learned from; what is asked in the test is always answered. What was cut is counted."""
+    give_away: Literal["refuse", "allow"] = "refuse"
+    """What happens where inputs tell their label: a column repeats it, or a text holds it, clearly more often than chance
+    would (in 80 or 50 % of the rows more). It is counted either way."""
 
     control_tokens: Literal["text", "parse"] = "text"
     """What the name of a control token in the data, such as `</s>`, is: ordinary `text`, or `parse` makes it the token

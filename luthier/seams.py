@@ -15,6 +15,23 @@ PARQUET_ABOVE = 50_000  # rows; smaller files stay JSON lines, which a person ca
 Split = str  # "train", "validation", "test"
 
 
+def text_of(value: Any) -> str:
+    """A cell as text: text as it is written, null empty, everything else as JSON writes it (true, 1, 1.0, [1, 2])."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else str(value)
+
+
+def name_of(value: Any) -> str:
+    """What a cell, or a value in a recipe, names: a label, group, slice, split, id or key. Its text without outer blanks.
+
+    The one place where this is decided. Blank and null name nothing: ""; the words NA, None, null and yes are names.
+    """
+    return text_of(value).strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """Words, as they are written."""

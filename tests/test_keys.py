@@ -90,9 +90,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     header = ["owner", "kind", "messy", "clean", "next", "part", "part2", "id"]
     twice = [[*row[:-1], 1000 + n] for n, row in enumerate(rows[:30])]
     write(root / "table.csv", [header, *rows, *twice])
+    write(root / "told.csv", [[*header, "again"], *([*row, row[1]] for row in rows)])
     write(root / "other.csv", [header, *rows[:40]])
     write(root / "more.csv", [header, *rows[40:70]])
     write(root / "clean.csv", [header, *([*row[:3], row[3] + 7, *row[4:]] for row in [*rows, *twice])])
+    write(root / "shuffled.csv", [header, *reversed([*rows, *twice])])
     (root / "words.txt").write_text("".join(f"{row[1]} {row[2]}\n" for row in rows))
     (root / "comma.txt").write_text("".join(f"{row[1]},{row[2]}\n" for row in rows))
     with (root / "pairs.jsonl").open("w") as file:
@@ -268,6 +270,11 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "encode.max_length": (encode, STANDARDIZE, "encode.max_length=12"),
     "encode.control_tokens": (encode, STANDARDIZE, "encode.control_tokens=parse"),
     "encode.truncation": (encode, STANDARDIZE.replace("max_length: 64", "max_length: 16"), "encode.truncation=drop"),
+    "encode.give_away": (
+        encode,
+        CLASSIFY.replace("table.csv, text: messy", "told.csv, columns: [messy, again]"),
+        "encode.give_away=allow",
+    ),
     "train.epochs": (train, STANDARDIZE, "train.epochs=1"),
     "train.learning_rate": (train, STANDARDIZE, "train.learning_rate=1e-3"),
     "train.batch_size": (train, STANDARDIZE, "train.batch_size=16"),
@@ -312,6 +319,11 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
         "task.columns={messy: next}",
     ),
     "tasks.standardize.target_table": (prepare, STANDARDIZE, "task.target_table=clean.csv"),
+    "tasks.standardize.target_key": (
+        prepare,
+        STANDARDIZE.replace("context: [kind]", "context: [kind], target_table: shuffled.csv"),
+        "task.target_key=id",
+    ),
     "tasks.standardize.context": (prepare, STANDARDIZE, "task.context=[owner]"),
     "tasks.standardize.prompt": (train, STANDARDIZE, "task.prompt='clean {value}:'"),
     "tasks.classify.table": (prepare, CLASSIFY, "task.table=other.csv"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier import seams
+from luthier.checks import slice_value
 from luthier.seams import (
     ANSWERS,
     Answer,
@@ -27,9 +29,11 @@ from luthier.seams import (
     answer_from,
     answer_json,
     lesson,
+    name_of,
     names_in,
     prediction,
     question,
+    text_of,
 )
 
 # answer, JSON, as text
@@ -231,3 +235,29 @@ def test_a_prediction_takes_all_but_the_answer_from_its_example() -> None:
     )
     found.slices["unseen"] = "true"
     assert example.slices == {"country": "DE"}, "they share nothing that can change"
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "name"),
+    [
+        ("  a b ", "  a b ", "a b"),
+        ("NA", "NA", "NA"),
+        ("None", "None", "None"),
+        ("yes", "yes", "yes"),
+        ("True", "True", "True"),
+        ("", "", ""),
+        ("\u2028", "\u2028", ""),
+        (None, "", ""),
+        (True, "true", "true"),
+        (False, "false", "false"),
+        (1, "1", "1"),
+        (1.0, "1.0", "1.0"),
+        (-0.5, "-0.5", "-0.5"),
+        (10**20, "100000000000000000000", "100000000000000000000"),
+        ({"é": [1, None, True]}, '{"é": [1, null, true]}', '{"é": [1, null, true]}'),
+        ([], "[]", "[]"),
+    ],
+)
+def test_a_cell_has_one_text_and_one_name(value: Any, text: str, name: str) -> None:
+    assert text_of(value) == text
+    assert name_of(value) == slice_value(value) == name

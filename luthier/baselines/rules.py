@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +21,7 @@ Rule = Callable[[str, str], str | None]
 
 
 class Rules(Baseline):
-    """For each column, the rule that is right most often on the training split; where it fails, the value as it is."""
+    """For each column, the rule that is right most often on the training split; where it fails, the value, its blanks squeezed."""
 
     answers: ClassVar[tuple[str, ...]] = ("text",)
     needs_cells: ClassVar[bool] = True
@@ -47,7 +48,7 @@ def best_rule(pairs: Sequence[tuple[Cell, str]]) -> tuple[Rule, float]:
 
 
 def applied(rule: Rule, cell: Cell) -> str:
-    """A rule's answer, or the value without its outer blanks."""
+    """A rule's answer, or the value with its blanks squeezed."""
     value = " ".join(cell.value.split())
     country = next((str(v) for v in cell.context.values() if re.fullmatch(r"[A-Z]{2}", str(v))), "")
     answer = rule(value, country)
@@ -64,7 +65,8 @@ def iso_date(value: str, country: str) -> str | None:
 
     Month names of the country's languages are read from CLDR. dateutil fills a part that it cannot read from a
     default, which is today unless one is given: two defaults that share no part must lead to the same date, or the
-    value does not hold a whole one.
+    value does not hold a whole one. Time zones say nothing of a date and are not looked up (`ignoretz`): dateutil warns
+    of each that it does not know, MEZ for one.
     """
     from dateutil import parser
 
@@ -75,7 +77,9 @@ def iso_date(value: str, country: str) -> str | None:
     day_first = country not in ("US", "") and not year_first
     try:
         found = {
-            parser.parse(text, default=default, dayfirst=day_first, yearfirst=year_first, fuzzy=True).date()
+            parser.parse(
+                text, default=default, dayfirst=day_first, yearfirst=year_first, fuzzy=True, ignoretz=True
+            ).date()
             for default in (datetime(2000, 1, 1), datetime(2001, 3, 2))  # noqa: DTZ001  dates have no time zone
         }
     except (parser.ParserError, OverflowError):
@@ -123,7 +127,7 @@ def amount(value: str, country: str) -> str | None:
 def number(value: str, country: str) -> str | None:
     """The first number in the text, without zeros that say nothing."""
     found = re.search(r"-?\d+(?:\.\d+)?", value)
-    return None if found is None else f"{float(found.group()):g}"
+    return None if found is None else f"{Decimal(found.group()).normalize():f}"
 
 
 def company(value: str, country: str) -> str | None:

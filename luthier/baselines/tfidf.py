@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -44,7 +45,9 @@ class Tfidf(Baseline):
                 means.append(cross_val_score(classifier, table, labels, cv=folds).mean())
                 setting.tell(number, len(self.strengths))
             best = self.strengths[means.index(max(means))]
-        fitted = LogisticRegression(C=best, max_iter=200).fit(table, labels)
+        with warnings.catch_warnings():  # many rare labels are labels all the same, and the report counts them
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            fitted = LogisticRegression(C=best, max_iter=200).fit(table, labels)
         probabilities = fitted.predict_proba(features.transform([str(setting.task.prompt(e)) for e in examples]))
         names = [str(name) for name in fitted.classes_]
         for example, row in zip(examples, probabilities, strict=True):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from luthier.choice import Choice
 from luthier.metrics import Metric
-from luthier.seams import Example, Prediction, Verdict
+from luthier.seams import Example, Prediction, Verdict, name_of
 
 
 @dataclass(slots=True)
@@ -50,8 +50,8 @@ def within(predictions: list[Prediction], where: dict[str, str | bool | int | fl
 
 
 def slice_value(value: object) -> str:
-    """A slice value as stored: text, with booleans in lower case."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as a slice holds it."""
+    return name_of(value)
 
 
 def described(where: dict[str, str | bool | int | float]) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from luthier.batching import Encoded
 from luthier.encoding import Reading, read_whole
 from luthier.losses import Needs, Outputs
 from luthier.model import Head, head_replaced, scored
-from luthier.objectives import Fault, Objective
+from luthier.objectives import Objective
 from luthier.seams import Answered, Example, Label
 
 if TYPE_CHECKING:
@@ -27,14 +26,6 @@ CANDIDATES = 5  # labels kept with each answer
 class Classify(Objective):
     """One label out of the known ones."""
 
-    faults: ClassVar[dict[str, Fault]] = {
-        "label in the input": Fault(
-            "the label stands in the input of {n} of {total} rows",
-            "the model would only copy it; leave that column or text out of the input",
-            tolerated=0.5,
-        )
-    }
-
     def head(self, architecture: str, labels: Sequence[str]) -> Head:
         return Head("AutoModelForSequenceClassification", tuple(labels))
 
@@ -45,11 +36,6 @@ class Classify(Objective):
             Encoded(ids, (), [places[str(example.target)]], (), 1, cut, example.weight)
             for example, (ids, cut) in zip(examples, texts, strict=True)
         ]
-
-    def audit(self, encoded: Encoded, example: Example, task: Task, reading: Reading) -> Iterator[str]:
-        label = re.escape(str(example.target))
-        if re.search(rf"(?<!\w){label}(?!\w)", str(task.prompt(example))):
-            yield "label in the input"
 
     def outputs(self, model: Model, batch: Sequence[Encoded], needs: Needs) -> Outputs:
         return Outputs(logits=class_logits(model, [example.ids for example in batch]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ class Row:
     file: str  # name, without folders
     line: int  # 1-based line where the record begins
     values: dict[str, Any]  # column -> value, in the file's order
+    blank_before: int = field(default=0, compare=False)  # blank lines between it and the record before
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Quarantined:
     excerpt: str  # at most 80 characters
     rule: str  # short id, e.g. "ragged", "encoding", "json", "missing-target"
     reason: str  # a sentence
+    blank_before: int = field(default=0, compare=False)
 
 
 class Reader(Choice):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +18,16 @@ from luthier.readers import Quarantined, Reader, Row
 from luthier.readers._lines import LONGEST, Encoding, Line, excerpt, find_encoding, flaw, physical_lines, refuse_unfit
 
 DELIMITERS = "\t|;,"  # of two that fit equally well, the one that is rarer in prose
+DELIMITER_HINT = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)  # Excel's, in a first line of its own
 MOST_LINES = 100_000  # physical lines of one record; keeps memory flat behind a stray quote
 
 
 class Csv(Reader):
     """A header and records of as many fields; all values are text and whitespace is kept as it is.
 
+    A column without a name is called `column 1` and so on by its place; a first line `sep=;` names the delimiter.
     Blank lines are skipped: they are neither rows nor put aside. Rules of what is put aside: `ragged`, `quote`,
-    `unclosed-quote`, `encoding`, `nul`, `too-long` (over 16 Mi characters). After an unclosed quote, which includes one
+    `unclosed-quote`, `encoding`, `nul`, `too-long` (over 16 Mi characters), `header` (the header again). After an unclosed quote, which includes one
     that stays open for 16 Mi characters or 100,000 lines, reading goes on at the next physical line.
     """
 
@@ -47,22 +50,28 @@ class Csv(Reader):
 
     def rows(self, path: Path) -> Iterator[Row | Quarantined]:
         encoding, _ = self._encoding(path)
-        records, header = self._open(path, encoding, self._delimiter(path, encoding))
+        records, first, header = self._open(path, encoding, self._delimiter(path, encoding))
+        told, last = first.text.strip("\r\n"), first.lines[-1].number
         empty = True
         for record in records:
             empty = False
+            line = record.lines[0].number
+            blank, last = line - last - 1, record.lines[-1].number
             rule, reason, column = _problem(record, header, encoding)
+            if not rule and len(header) > 1 and record.fields[-1] == first.fields[-1]:
+                again = record.text.strip("\r\n").removeprefix("\ufeff") == told  # files joined end to end
+                rule, reason = ("header", "the header stands here again") if again else ("", "")
             if rule:
-                yield Quarantined(path.name, record.lines[0].number, column, excerpt(record.text), rule, reason)
+                yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank)
             else:
-                yield Row(path.name, record.lines[0].number, dict(zip(header, record.fields, strict=True)))
+                yield Row(path.name, line, dict(zip(header, record.fields, strict=True)), blank)
         if empty:
             raise UserError("has a header and no records", where=str(path), hint="add rows below the header")
 
     def describe(self, path: Path) -> dict[str, Any]:
         encoding, found_by = self._encoding(path)
         delimiter = self._delimiter(path, encoding)
-        _, header = self._open(path, encoding, delimiter)
+        _, _, header = self._open(path, encoding, delimiter)
         return {
             "format": self.kind,
             "encoding": encoding,
@@ -81,27 +90,29 @@ class Csv(Reader):
             return self.delimiter
         return find_delimiter(beginning(path, encoding), self.quote)
 
-    def _open(self, path: Path, encoding: str, delimiter: str) -> tuple[Iterator[Record], list[str]]:
-        """The records after the header, and the header; UserError where it cannot serve as one."""
+    def _open(self, path: Path, encoding: str, delimiter: str) -> tuple[Iterator[Record], Record, list[str]]:
+        """The records after the header, the header, and the columns' names; UserError where it cannot serve as one."""
         records = split(physical_lines(path, encoding), delimiter, self.quote)
         first = next(records, None)
+        if first is not None and DELIMITER_HINT.fullmatch(first.text):
+            first = next(records, None)
         if first is None:
             raise UserError("is empty", where=str(path), hint="it needs a header and at least one record")
         at = f"{path}, line {first.lines[0].number}"
         rule, reason, _ = _problem(first, first.fields, encoding)
         if rule:
             raise UserError(f"the header cannot be read: {reason}", where=at, hint="correct the header")
+        header = [name if name.strip() else f"column {n}" for n, name in enumerate(first.fields, start=1)]
         seen: dict[str, int] = {}
-        for position, name in enumerate(first.fields, start=1):
-            where = f"{at}, column {position}"
-            if not name.strip():
-                raise UserError("the column has no name", where=where, hint="name it, or delete the column")
+        for position, name in enumerate(header, start=1):
             if name in seen:
                 raise UserError(
-                    f"the name '{name}' is already that of column {seen[name]}", where=where, hint="rename one of them"
+                    f"the name '{name}' is already that of column {seen[name]}",
+                    where=f"{at}, column {position}",
+                    hint="rename one of them",
                 )
             seen[name] = position
-        return records, first.fields
+        return records, first, header
 
 
 @dataclass(slots=True)
@@ -193,6 +204,8 @@ def find_delimiter(sample: list[Line], quote: str) -> str:
 
     A candidate scores (share of records with as many fields as the header) squared x (fields - 1).
     """
+    if sample and (hint := DELIMITER_HINT.fullmatch(sample[0].text)):
+        return hint[1]
     best, most = ",", 0.0
     for delimiter in DELIMITERS.replace(quote, "") if quote else DELIMITERS:
         widths = [len(record.fields) for record in split(iter(sample), delimiter, quote)]

@@ -36,23 +36,34 @@ class Jsonl(Reader):
     """
 
     def rows(self, path: Path) -> Iterator[Row | Quarantined]:
+        last = 0
         for line in self._lines(path):
             text = line.text.rstrip("\r\n")
+            blank, last = line.number - last - 1, line.number
             try:
                 values = parse(text)
             except Unfit as unfit:
-                yield Quarantined(path.name, line.number, unfit.column, excerpt(text), unfit.rule, unfit.reason)
+                yield Quarantined(path.name, line.number, unfit.column, excerpt(text), unfit.rule, unfit.reason, blank)
             else:
-                yield Row(path.name, line.number, values)
+                yield Row(path.name, line.number, values, blank)
 
     def describe(self, path: Path) -> dict[str, Any]:
         """`shape` is `records`, `prompt_completion`, `messages` or `mixed`; `shapes` has the first line of each."""
         shapes: dict[str, int] = {}
         columns: dict[str, None] = {}
+        unfit: Quarantined | None = None
         for row in self.rows(path):
             if isinstance(row, Row):
                 shapes.setdefault(shape_of(row.values), row.line)
                 columns.update(dict.fromkeys(row.values))
+            else:
+                unfit = unfit or row
+        if unfit and not shapes:
+            raise UserError(
+                f"no line holds a JSON object that can be read; the first: {unfit.reason}",
+                where=f"{path}, line {unfit.line}",
+                hint="write one JSON object on each line",
+            )
         return {
             "format": self.kind,
             "encoding": _encoding(path),

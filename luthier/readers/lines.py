@@ -26,23 +26,22 @@ class Lines(Reader):
     def rows(self, path: Path) -> Iterator[Row | Quarantined]:
         refuse_unfit(path, encoding=self.encoding)
         encoding = self._encoding(path)
-        empty = True
+        last = 0
         for line in physical_lines(path, encoding):
             text = line.text.rstrip("\r\n")
             if not text:
                 continue
-            empty = False
+            blank, last = line.number - last - 1, line.number
             parts = text.split(self.separator, len(self.columns) - 1)
             if found := flaw(text):
-                yield Quarantined(
-                    path.name, line.number, "", excerpt(text), "encoding", f"character {found.at + 1} cannot be decoded"
-                )
+                reason = f"character {found.at + 1} cannot be decoded"
+                yield Quarantined(path.name, line.number, "", excerpt(text), "encoding", reason, blank)
             elif len(parts) < len(self.columns):
                 reason = f"{len(parts)} columns where {len(self.columns)} were named"
-                yield Quarantined(path.name, line.number, "", excerpt(text), "ragged", reason)
+                yield Quarantined(path.name, line.number, "", excerpt(text), "ragged", reason, blank)
             else:
-                yield Row(path.name, line.number, dict(zip(self.columns, parts, strict=True)))
-        if empty:
+                yield Row(path.name, line.number, dict(zip(self.columns, parts, strict=True)), blank)
+        if not last:
             raise UserError("is empty", where=str(path), hint="it needs at least one record")
 
     def describe(self, path: Path) -> dict[str, Any]:

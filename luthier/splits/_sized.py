@@ -59,8 +59,19 @@ class Sized(Split):
             )
         strata = self._strata(units)
         totals = {name: sum(sizes.values()) for name, sizes in strata.items()}
-        tests = apportion(n_test, totals, seed)
-        validations = apportion(n_validation, {name: totals[name] - tests[name] for name in totals}, seed)
+        spare = totals  # what may leave training: of several strata, one entity of each stays
+        if len(strata) > 1:
+            spare = {name: totals[name] - min(sizes.values()) for name, sizes in strata.items()}
+        if n_test + n_validation > sum(spare.values()):
+            raise UserError(
+                f"test {self.test} and validation {self.validation} of {len(units)} examples leave some of the "
+                f"{len(strata)} parts that are kept in proportion nothing to train on",
+                where=WHERE,
+                hint=f"use {sum(spare.values())} or fewer together",
+            )
+        tests = apportion(n_test, totals, spare, seed)
+        left = {name: totals[name] - tests[name] for name in totals}
+        validations = apportion(n_validation, left, {name: spare[name] - tests[name] for name in totals}, seed)
         found: dict[Entity, str] = {}
         for name, sizes in strata.items():
             found |= divide(sizes, tests[name], validations[name], seed)
@@ -139,7 +150,7 @@ def divide(sizes: Sizes, n_test: int, n_validation: int, seed: int) -> dict[Enti
     """A split for each entity.
 
     In shuffled order, an entity enters test, and after that validation, if this brings the number of examples there
-    nearer to the one wanted; an entity that is too large is passed over.
+    nearer to the one wanted; an entity that is too large is passed over. The largest stays in train where none would.
     """
     found = dict.fromkeys(sizes, "train")
     for split, wanted in (("test", n_test), ("validation", n_validation)):
@@ -148,6 +159,8 @@ def divide(sizes: Sizes, n_test: int, n_validation: int, seed: int) -> dict[Enti
             if sizes[entity] < 2 * missing:
                 found[entity] = split
                 missing -= sizes[entity]
+    if "train" not in found.values():
+        found[max(shuffled(found, seed), key=lambda entity: sizes[entity])] = "train"
     return found
 
 
@@ -169,14 +182,24 @@ def too_few(n: int) -> UserError:
     )
 
 
-def apportion(seats: int, sizes: dict[str, int], seed: int) -> dict[str, int]:
-    """`seats` shared among strata in proportion to their sizes, by largest remainder; equal remainders by hash."""
-    total = sum(sizes.values())
-    shares = {name: divmod(size * seats, total) for name, size in sizes.items()}
-    seated = {name: whole for name, (whole, _) in shares.items()}
-    order = sorted(shares, key=lambda name: (-shares[name][1], _hash(seed, name), name))
-    for name in order[: seats - sum(seated.values())]:
-        seated[name] += 1
+def apportion(seats: int, sizes: dict[str, int], most: dict[str, int], seed: int) -> dict[str, int]:
+    """`seats` shared among strata in proportion to their sizes, by largest remainder; equal remainders by hash.
+
+    No stratum gets more than its `most`: what is over goes to the others, in proportion again, as far as they can take it.
+    """
+    seated = {name: 0 for name in sizes if most[name] == 0 or sizes[name] == 0}
+    rest = {name: size for name, size in sizes.items() if name not in seated}
+    while rest:
+        total = sum(rest.values())
+        free = seats - sum(seated.values())
+        shares = {name: divmod(size * free, total) for name, size in rest.items()}
+        order = sorted(shares, key=lambda name: (-shares[name][1], _hash(seed, name), name))
+        given = {name: whole for name, (whole, _) in shares.items()}
+        for name in order[: free - sum(given.values())]:
+            given[name] += 1
+        full = [name for name in given if given[name] > most[name]]
+        seated |= {name: most[name] for name in full} if full else given
+        rest = {name: rest[name] for name in rest if full and name not in full}
     return seated
 
 

@@ -15,6 +15,7 @@ from luthier.encoding import Reading, cuts, ends_of, open_turn
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
 from luthier.form import Form
+from luthier.give_away import GiveAway
 from luthier.model import Head, architecture_of, load_tokenizer
 from luthier.objectives import Objective
 from luthier.preparers import Preparer
@@ -108,6 +109,7 @@ class Audit:
         self.truncated = self.cut_tokens = self.too_long = self.longest = 0
         self.n_asked = self.asked_cut = 0  # of the test
         self.conversations = False
+        self.give_away = GiveAway(reading.labels)
         self.faults: Counter[str] = Counter()
         self.first: dict[str, str] = {}
 
@@ -132,6 +134,7 @@ class Audit:
         self.longest = max(self.longest, encoded.length + encoded.cut_tokens)
         self.truncated += encoded.cut_tokens > 0
         self.cut_tokens += encoded.cut_tokens
+        self.give_away.look(example)
         for fault in self.objective.audit(encoded, example, self.task, self.reading):
             self.faults[fault] += 1
             self.first.setdefault(fault, place(example))
@@ -153,7 +156,7 @@ class Audit:
 
     def judge(self) -> list[UserError]:
         """What is worth telling; raises Problems for supervision that would train the wrong thing."""
-        found: list[UserError] = []
+        found: list[UserError] = [] if self.settings.give_away == "allow" else list(self.give_away.problems())
         told: list[UserError] = []
         for name, n in self.faults.items():
             fault = self.objective.faults[name]
@@ -205,5 +208,6 @@ class Audit:
             if self.reading.architecture == "decoder"
             else "apart",
             asked_cut=self.asked_cut,
-            counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated},
+            counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated}
+            | ({"label in the input": self.give_away.counted()} if self.give_away.own else {}),
         )

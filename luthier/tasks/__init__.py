@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from luthier.choice import Choice, Self
 from luthier.errors import UserError
-from luthier.readers import Quarantined, Row, Table
-from luthier.seams import Answer, Dropped, Example, Prediction, Text
+from luthier.readers import Row, Table
+from luthier.seams import Answer, Dropped, Example, Prediction, Text, name_of
 
 TABLE = "table"  # role of the table that the rows come from
 
@@ -55,7 +55,7 @@ class Task(Choice):
 
         This serves tasks that make examples row by row; others override it and set each example's `row`.
         """
-        for found in side_by_side(tables, self.row_by_row if targets else ()):
+        for found in side_by_side(tables, self.row_by_row if targets else (), self):
             if isinstance(found, Dropped):
                 yield found
                 continue
@@ -64,6 +64,10 @@ class Task(Choice):
                 if isinstance(made, Example):
                     made.row = row.values
                 yield made
+
+    def paired_by(self) -> str:
+        """Column by which a row finds the row beside it, in both tables; "" where their order says it."""
+        return ""
 
     def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         """The examples of one row. `truth` is the row that holds the answers; None where they are to be found."""
@@ -118,27 +122,96 @@ def _blank(task: type[Choice], name: str) -> Any:
     return kind()
 
 
-def side_by_side(tables: Mapping[str, Table], roles: tuple[str, ...]) -> Iterator[tuple[Row, Row] | Dropped]:
+def side_by_side(
+    tables: Mapping[str, Table], roles: tuple[str, ...], task: Task
+) -> Iterator[tuple[Row, Row] | Dropped]:
     """Rows of the table, each with the one that holds its answers: of the table beside it if there is one, else itself."""
     table = tables[TABLE]
     beside = next((tables[role] for role in roles if role in tables), None)
     if beside is None:
         yield from ((row, row) for row in table)
-        return
+    elif task.paired_by():
+        yield from by_key(table, beside, task.paired_by(), task.targets())
+    else:
+        yield from by_place(table, beside)
+
+
+def by_place(table: Table, beside: Table) -> Iterator[tuple[Row, Row]]:
+    """Records paired in order. UserError for whatever may have shifted them: a blank line or an unreadable record that
+    the other file does not have at that place, or more records than the other."""
     for record, truth in zip_longest(table.records(), beside.records()):
         if record is None or truth is None:
-            longer = table.path.name if truth is None else beside.path.name
-            raise UserError(
-                f"{longer} has more rows than its partner, so rows cannot be paired",
-                where="task.target_table",
-                hint=f"give {beside.path.name} one row for each row of {table.path.name}, in the same order",
+            longer, shorter = (table, beside) if truth is None else (beside, table)
+            raise unpaired(f"{longer.path.name} has more rows than {shorter.path.name}")
+        if record.blank_before != truth.blank_before:
+            raise unpaired(
+                f"before line {record.line} of {record.file} stand {record.blank_before} blank lines, "
+                f"before line {truth.line} of {truth.file} {truth.blank_before}"
             )
-        if isinstance(record, Quarantined):
-            continue
-        if isinstance(truth, Quarantined):
-            yield Dropped("target row cannot be read", record.line, truth.column)
-        else:
+        if isinstance(record, Row) and isinstance(truth, Row):
             yield record, truth
+        elif isinstance(record, Row) or isinstance(truth, Row):
+            aside, read = (truth, record) if isinstance(record, Row) else (record, truth)
+            raise unpaired(
+                f"line {aside.line} of {aside.file} cannot be read, line {read.line} of {read.file} beside it can"
+            )
+
+
+def unpaired(what: str) -> UserError:
+    """What is told of two tables whose order does not say which rows belong together."""
+    return UserError(
+        f"rows cannot be paired by their order: {what}",
+        where="task.target_table",
+        hint="make the files agree, or name a column that both have as task.target_key",
+    )
+
+
+def by_key(table: Table, beside: Table, key: str, targets: list[str]) -> Iterator[tuple[Row, Row] | Dropped]:
+    """Rows paired by a column whose values occur once in each table; whatever has no partner is dropped by name.
+
+    Truths are read as far as rows ask for them and kept, their target columns alone, until asked for: nothing is held
+    where both tables have one order.
+    """
+    asked: set[str] = set()
+    told: set[str] = set()
+    waiting: dict[str, Row] = {}
+    truths = iter(beside)
+    for row in table:
+        name = name_of(row.values.get(key))
+        if not name:
+            yield Dropped("no key", row.line, key)
+            continue
+        once(name, asked, row, key)
+        while name not in waiting and (truth := next(truths, None)) is not None:
+            yield from held(truth, waiting, told, key, targets)
+        if name in waiting:
+            yield row, waiting.pop(name)
+        else:
+            yield Dropped("no target row has its key", row.line, key)
+    for truth in truths:
+        yield from held(truth, waiting, told, key, targets)
+    yield from (Dropped("target row whose key no row has", truth.line, key) for truth in waiting.values())
+
+
+def held(truth: Row, waiting: dict[str, Row], told: set[str], key: str, targets: list[str]) -> Iterator[Dropped]:
+    """Keep a truth under its key until its row comes, or drop it where it has none."""
+    name = name_of(truth.values.get(key))
+    if not name:
+        yield Dropped("target row without a key", truth.line, key)
+        return
+    once(name, told, truth, key)
+    waiting[name] = Row(truth.file, truth.line, {target: truth.values.get(target) for target in targets})
+
+
+def once(name: str, met: set[str], row: Row, key: str) -> None:
+    """UserError where a key was met before."""
+    if name in met:
+        raise UserError(
+            f"the key '{name}' occurs twice",
+            where=f"{row.file}:{row.line}: column '{key}'",
+            hint="task.target_key needs a column whose values occur once in each table",
+        )
+    met.add(name)
 
 
 def suggestion(name: str, found: Prediction | None) -> dict[str, Any]:
@@ -147,10 +220,3 @@ def suggestion(name: str, found: Prediction | None) -> dict[str, Any]:
         f"{name}_suggestion": str(found.output) if found else "",
         f"{name}_confidence": f"{found.confidence:.3f}" if found else "",
     }
-
-
-def text_of(value: Any) -> str:
-    """A cell as text: None is empty, and true and false are written as JSON and recipes write them."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else str(value)

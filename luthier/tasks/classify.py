@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from luthier.readers import Row
-from luthier.seams import Answer, Dropped, Example, Label, Prediction
-from luthier.tasks import Task, suggestion, text_of
+from luthier.seams import Answer, Dropped, Example, Label, Prediction, name_of, text_of
+from luthier.tasks import Task, suggestion
 
 
 class Classify(Task):
@@ -51,7 +51,7 @@ class Classify(Task):
         if not any(value.strip() for value in read.values()):
             yield Dropped("empty value", row.line, column)
             return
-        label = text_of(truth.values.get(self.label)).strip() if truth is not None else None
+        label = name_of(truth.values.get(self.label)) if truth is not None else None
         if label == "":
             yield Dropped("no target", row.line, self.label)
             return

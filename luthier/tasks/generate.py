@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from luthier.readers import Row
-from luthier.seams import Dropped, Example, Prediction, Text
-from luthier.tasks import Task, suggestion, text_of
+from luthier.seams import Dropped, Example, Prediction, Text, text_of
+from luthier.tasks import Task, suggestion
 
 ROLES = ("system", "user", "assistant")
 
@@ -48,8 +48,11 @@ class Generate(Task):
             if truth is not None and (answer is None or answer["role"] != "assistant"):
                 yield Dropped("last message is not the assistant's", row.line, self.messages_column)
                 return
-            if not asked:
+            if not asked or not asked[-1]["content"].strip():
                 yield Dropped("nothing is asked", row.line, self.messages_column)
+                return
+            if truth is not None and not messages[-1]["content"].strip():
+                yield Dropped("no target", row.line, self.messages_column)
                 return
             known = Text(answer["content"]) if answer and truth is not None else None
             yield Example(id=str(row.line), task=self.kind, input={"messages": asked}, target=known, origin=origin)
@@ -95,6 +98,8 @@ def fault(messages: Any) -> str:
         return "messages are not a list"
     for message in messages:
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            if isinstance(message, dict) and {"from", "value"} <= message.keys():
+                return "messages of from and value where role and content are needed"
             return "a message without role or content"
         if message["role"] not in ROLES:
             return "unknown role"

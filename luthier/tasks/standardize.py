@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from luthier.readers import Row
-from luthier.seams import Answer, Dropped, Example, Prediction, Text
-from luthier.tasks import Cell, Task, suggestion, text_of
+from luthier.seams import Answer, Dropped, Example, Prediction, Text, text_of
+from luthier.tasks import Cell, Task, suggestion
 
 
 class Standardize(Task):
@@ -31,11 +31,15 @@ class Standardize(Task):
     fields: dict[str, str] = Field(default={}, alias="columns")
     """Several columns at once: messy column -> canonical column."""
     target_table: str = ""
-    """File whose rows hold the canonical values in the same order; by default the table itself holds them."""
+    """File whose rows hold the canonical values; by default the table itself holds them."""
+    target_key: str = ""
+    """Column that both files have, by which a row finds its canonical values; each value once in each file. Left out,
+    rows are paired in order, and refused where a blank line, or a row that cannot be read, stands in one file alone."""
     context: list[str] = []
     """Other columns of the row that the model may read."""
     template: str = Field(default="{column} {context}: {value} =>", alias="prompt")
-    """Prompt: {column}, {value}, {context} (all context values), or {name} of one context column."""
+    """Prompt: {column}, {value}, {context} (all context values), or {name} of one context column. Without context
+    columns {context} goes, with the blank before it. Values stand in it as they are, braces included."""
 
     model_config = {"populate_by_name": True, "serialize_by_alias": True}
 
@@ -45,7 +49,12 @@ class Standardize(Task):
             raise ValueError("needs either `column` and `target`, or `columns`")
         if bool(self.column) != bool(self.target):
             raise ValueError("needs `target`, the column that holds the canonical values of `column`")
-        names = {name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None}
+        if self.target_key and not self.target_table:
+            raise ValueError("target_key pairs the rows of two files; give the second as `target_table`")
+        places = [place for place in string.Formatter().parse(self.template) if place[1] is not None]
+        names = {str(name) for _, name, _, _ in places}
+        if any(form or conversion for _, _, form, conversion in places):
+            raise ValueError("prompt takes names in braces alone, such as {value}, without `:` or `!`")
         if "value" not in names:
             raise ValueError("prompt must contain {value}")
         unknown = sorted(names - {"column", "value", "context", *self.context})
@@ -62,6 +71,9 @@ class Standardize(Task):
 
     def targets(self) -> list[str]:
         return list(self.pairs().values())
+
+    def paired_by(self) -> str:
+        return self.target_key
 
     def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         context = {name: text_of(row.values.get(name)) for name in self.context}
@@ -85,9 +97,17 @@ class Standardize(Task):
 
     def prompt(self, example: Example) -> str:
         fields = example.input["fields"]
-        parts = {"column": fields["column"], "value": fields["value"], "context": ", ".join(fields["context"].values())}
-        text = self.template.format(**{**fields["context"], **parts})
-        return text if fields["context"] else text.replace(" :", ":")
+        parts = {
+            **fields["context"],
+            "column": fields["column"],
+            "value": fields["value"],
+            "context": ", ".join(fields["context"].values()),
+        }
+        text = ""
+        for literal, name, _, _ in string.Formatter().parse(self.template):
+            left_out = name == "context" and not fields["context"]
+            text += (literal.removesuffix(" ") if left_out else literal) + ("" if name is None else parts[name])
+        return text
 
     def completion(self, answer: Answer) -> str:
         return f" {answer}"

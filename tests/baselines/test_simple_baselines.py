@@ -85,6 +85,8 @@ LEARNED = [
         ("date", "May 1987", "US", "May 1987"),
         ("date", "19 października 1981; fuzja 1990", "PL", "1981-10-19"),
         ("date", "1969年2月8日", "JP", "1969-02-08"),
+        ("date", "12.03.2020 10:00 MEZ", "DE", "2020-03-12"),  # a time zone that dateutil does not know
+        ("size", "1234567.50 kg", "", "1234567.5"),
         ("phone", "tel. 030/123 457", "DE", "+4930123457"),
         ("phone", "03O/123 457 (office)", "DE", "+4930123457"),
         ("phone", "030 123457, 9-17h", "DE", "+4930123457"),
@@ -164,6 +166,12 @@ def test_tfidf_tells_topics_apart() -> None:
     assert [(example.id, a.output) for example, a in found] == [("99", Label("metal")), ("98", Label("animal"))]
     assert all(0.5 < a.confidence <= 1 and a.candidates[0] == (a.output, a.confidence) for _, a in found)
     assert told == [(1, 2), (2, 2)]
+
+
+def test_many_rare_labels_are_learned_without_a_warning_of_the_library() -> None:
+    learned = [text(n, f"word {n}", f"label {n % 20}") for n in range(30)]
+    ((_, found),) = Tfidf().predict(learned, [text(99, "word 7")], setting(CLASSIFY))
+    assert len(found.candidates) == 5
 
 
 CLASSIFY = Classify(table="t", text="x", label="y")

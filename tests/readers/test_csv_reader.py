@@ -118,6 +118,19 @@ FILES: dict[str, tuple[Csv, bytes, list[tuple[Any, ...]]]] = {
     "tabs beside commas in prose": (AUTO, b"a\tb, c\nx, y\tz\n", [(2, ["x, y", "z"])]),
     "pipes": (AUTO, b"a|b\n1|2\n", [(2, ["1", "2"])]),
     "delimiter inside quotes": (AUTO, b'a,b,c\n"1;1","2;2",3\n', [(2, ["1;1", "2;2", "3"])]),
+    "excel's delimiter hint": (AUTO, b"sep=;\r\na;b,c\r\n1;2,3\r\n", [(3, ["1", "2,3"])]),
+    "excel's hint, quoted": (AUTO, b'"sep=;"\na;b\n1;2\n', [(3, ["1", "2"])]),
+    "the header again": (
+        AUTO,
+        b"a,b\n1,b\na,b\n\xef\xbb\xbfa,b\r\na,c\n",
+        [(2, ["1", "b"]), (3, "", "header"), (4, "", "header"), (5, ["a", "c"])],
+    ),
+    "a word that is the header": (AUTO, b"a\na\n", [(2, ["a"])]),
+    "separators of other programs": (
+        AUTO,
+        "a,b\nx\u2028y,z\x85\x0b\n".encode(),
+        [(2, ["x\u2028y", "z\x85\x0b"])],
+    ),
     "tsv": (Tsv(), b"a,b\tc\n1\t2\n", [(2, ["1", "2"])]),
 }
 
@@ -137,8 +150,10 @@ UNFIT = {
         b"id,b,id\n",
         ", line 1, column 3: the name 'id' is already that of column 1; rename one of them",
     ),
-    "empty name": (b"\na,,c\n1,2,3\n", ", line 2, column 2: the column has no name; name it, or delete the column"),
-    "trailing delimiter": (b"a,b,\n", ", line 1, column 3: the column has no name; name it, or delete the column"),
+    "a name made up that is taken": (
+        b"column 2,\n1,2\n",
+        ", line 1, column 2: the name 'column 2' is already that of column 1; rename one of them",
+    ),
     "header with an open quote": (
         b'a,"b\n1,2\n',
         ', line 1: the header cannot be read: the " that opens field 2 is never properly closed; correct the header',
@@ -157,6 +172,18 @@ def test_an_unfit_file_says_where_and_what_to_do(tmp_path: Path, content: bytes,
         list(AUTO.rows(path))
     colon = "" if sentence.startswith(", ") else ": "
     assert str(error.value) == f"{path}{colon}{sentence}"
+
+
+def test_a_column_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
+    path = written(tmp_path, b",text,\n0,x,\n")  # an index of pandas, and a delimiter at the end
+    assert [row.values for row in AUTO.rows(path)] == [{"column 1": "0", "text": "x", "column 3": ""}]
+    assert AUTO.describe(path)["columns"] == ["column 1", "text", "column 3"]
+
+
+def test_each_record_tells_the_blank_lines_before_it(tmp_path: Path) -> None:
+    path = written(tmp_path, b'\na,b\n\n\n1,"2\n\n2"\n3,4\n\nragged\n5,6\n\n')
+    found = [(each.line, each.blank_before) for each in AUTO.rows(path)]
+    assert found == [(5, 2), (8, 0), (10, 1), (11, 0)]
 
 
 DISGUISED = {

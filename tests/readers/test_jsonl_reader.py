@@ -158,3 +158,18 @@ def test_any_line_is_either_read_or_put_aside(tmp_path_factory: pytest.TempPathF
         assert any(b"\0" in line for line in lines)
         return
     assert found == [1] + [n for n, line in enumerate(lines, start=2) if line.strip(b" \t")]
+
+
+def test_a_file_without_one_object_is_told_by_its_first_line(tmp_path: Path) -> None:
+    path = written(tmp_path, b'\n{"a": 1, "b": NaN}\n{"a": 2, "b": NaN}\n')
+    with pytest.raises(UserError) as told:
+        Jsonl().describe(path)
+    assert told.value.sentence() == (
+        f"{path}, line 2: no line holds a JSON object that can be read; the first: NaN at character 15 is no JSON; "
+        "write one JSON object on each line"
+    )
+
+
+def test_each_line_tells_the_blank_lines_before_it(tmp_path: Path) -> None:
+    path = written(tmp_path, b'\n{"a": 1}\n{"a": 2}\n\n \nbroken\n{"a": 3}\n')
+    assert [(each.line, each.blank_before) for each in Jsonl().rows(path)] == [(2, 1), (3, 0), (6, 2), (7, 0)]

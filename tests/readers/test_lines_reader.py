@@ -61,3 +61,8 @@ def test_a_file_that_is_not_in_the_given_encoding_is_refused_with_its_name(tmp_p
 def test_an_unknown_encoding_fails_at_load() -> None:
     with pytest.raises(ValidationError, match="no text encoding called 'utf9'"):
         Lines(columns=["a"], encoding="utf9")
+
+
+def test_each_line_tells_the_blank_lines_before_it(tmp_path: Path) -> None:
+    path = written(tmp_path, b"a b\n\n\nc d\nragged\n\ne f\n")
+    assert [(each.line, each.blank_before) for each in LINES.rows(path)] == [(1, 0), (4, 2), (5, 0), (7, 1)]

@@ -199,6 +199,35 @@ def test_a_label_of_three_or_more_examples_is_in_every_split(split, seed):
     }
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    labels=st.lists(st.sampled_from([*"aaaabbb", *(f"rare {i}" for i in range(20))]), min_size=5, max_size=60),
+    sizes=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    seed=st.integers(0, 99),
+)
+def test_counts_never_take_a_labels_only_example_from_training(labels, sizes, seed):
+    units = [Unit(f"{i}", f"{i}", label, "") for i, label in enumerate(labels)]
+    test, validation = sizes
+    try:
+        found = Stratified(test=test, validation=validation).assign(units, seed)
+    except UserError as told:
+        assert test + validation > len(units) - len(set(labels))
+        assert "nothing to train on" in told.sentence()
+        return
+    assert Counter(found) == {"test": test, "validation": validation, "train": len(units) - test - validation}
+    assert {unit.label for unit, split in zip(units, found, strict=True) if split == "train"} == set(labels)
+
+
+def test_counts_that_would_leave_a_label_untaught_are_refused_with_how_many_may_leave():
+    units = [*rows(10, "a", "a"), *(Unit(f"{i}", f"{i}", f"rare {i}", "") for i in range(6))]
+    with pytest.raises(UserError) as told:
+        Stratified(test=8, validation=4).assign(units, 1)
+    assert told.value.sentence() == (
+        "prepare.split: test 8 and validation 4 of 16 examples leave some of the 7 parts that are kept in proportion "
+        "nothing to train on; use 9 or fewer together"
+    )
+
+
 def test_strata_may_come_from_a_column():
     units = [Unit(f"{i}", f"{i}", "same", "", {"country": "DE" if i % 5 else "FR"}) for i in range(100)]
     split = Stratified(by="country", test=20, validation=10)
@@ -218,7 +247,22 @@ def test_strata_may_come_from_a_column():
     ],
 )
 def test_seats_are_shared_by_largest_remainder(seats, strata, expected):
-    assert apportion(seats, strata, seed=1) == expected
+    assert apportion(seats, strata, strata, seed=1) == expected
+
+
+@pytest.mark.parametrize(
+    ("seats", "strata", "most", "expected"),
+    [
+        (4, {"a": 10, "b": 1, "c": 1}, {"a": 9, "b": 0, "c": 0}, {"a": 4, "b": 0, "c": 0}),
+        (9, {"a": 6, "b": 6, "c": 2}, {"a": 5, "b": 5, "c": 1}, {"a": 4, "b": 4, "c": 1}),
+        (8, {"a": 2, "b": 4, "c": 4}, {"a": 1, "b": 4, "c": 4}, {"a": 1, "b": 4, "c": 3}),
+    ],
+)
+def test_what_a_stratum_cannot_give_the_others_do(seats, strata, most, expected):
+    found = apportion(seats, strata, most, seed=1)
+    assert sorted(found.values()) == sorted(expected.values())
+    assert sum(found.values()) == seats
+    assert all(found[name] <= most[name] for name in strata)
 
 
 def test_groups_fill_the_counts_as_far_as_whole_groups_can():

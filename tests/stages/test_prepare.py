@@ -1,0 +1,291 @@
+"""Prepare: a value means the same wherever it is named, and whatever is left out, blank or untested is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier import flow, seams
+from luthier.errors import UserError
+from luthier.facts import PreparedFacts
+from luthier.recipe_file import loads
+from luthier.seams import Example
+from luthier.store import Store
+
+CLASSIFY = """\
+version: 1
+name: values
+task: {kind: classify, table: t.jsonl, text: text, label: label}
+base: {kind: folder, path: none}
+prepare: {split: {kind: random, validation: 5, test: 10}}
+"""
+
+
+class Heard:
+    """A listener that remembers what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def progress(self, what: str, done: float, total: float, figures: Mapping[str, str]) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class Prepared:
+    """What prepare made of a table: its examples, facts and what it said."""
+
+    def __init__(self, folder: Path, text: str, *changes: str) -> None:
+        opened = loads(text, folder=folder, changes=changes)
+        heard = Heard()
+        made = flow.prepared(opened, Store(folder / ".luthier", heard))
+        self.said = heard.lines
+        self.facts = PreparedFacts(**made.facts)
+        self.examples = [e for split in ("train", "validation", "test") for e in seams.read(made.path / split, Example)]
+        self.folder = made.path
+
+    def split_of(self, name: str, value: str) -> set[str]:
+        """The splits that hold examples of a group."""
+        return {e.split for e in self.examples if e.slices[name] == value}
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def table(path: Path, rows: list[list[Any]]) -> None:
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+
+
+# value in JSON lines -> the same in a recipe
+VALUES = [
+    (True, "true"),
+    (False, "false"),
+    (1, "1"),
+    (1.0, "1.0"),
+    (-2.5, "-2.5"),
+    ("None", "None"),
+    ("NA", "NA"),
+    ("null", "'null'"),
+    ("yes", "yes"),
+    ("no", "no"),
+    (" FI ", "FI"),
+    (None, "null"),
+    ("", "''"),
+    (None, "''"),
+    ("  ", "null"),
+]
+
+
+@pytest.mark.parametrize(("value", "written"), VALUES)
+def test_a_value_is_held_out_as_it_is_written_in_the_recipe(tmp_path: Path, value: Any, written: str) -> None:
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "group": value if n % 10 == 0 else f"g{n % 3}"} for n in range(60)]
+    lines(tmp_path / "t.jsonl", rows)
+    done = Prepared(tmp_path, CLASSIFY, f"prepare.hold_out={{group: [{written}]}}", "prepare.slices={group: group}")
+    name = seams.name_of(value)
+    assert done.split_of("group", name) == {"test"}
+    assert done.facts.slices["unseen"] == {"false": 54, "true": 6}
+    assert done.facts.slices["group"][name] == 6
+
+
+@pytest.mark.parametrize("written", ["true", "'true'", "1.0", "NA", "None"])
+def test_json_lines_and_csv_hold_out_the_same_rows(tmp_path: Path, written: str) -> None:
+    value = {"true": True, "'true'": True, "1.0": 1.0}.get(written, written)
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "group": value if n % 10 == 0 else "x"} for n in range(60)]
+    lines(tmp_path / "t.jsonl", rows)
+    table(
+        tmp_path / "t.csv",
+        [["text", "label", "group"], *([r["text"], r["label"], seams.text_of(r["group"])] for r in rows)],
+    )
+    change = f"prepare.hold_out={{group: [{written}]}}"
+    texts = [
+        {
+            e.input["text"]
+            for e in Prepared(tmp_path, CLASSIFY, change, f"task.table={name}").examples
+            if e.slices["unseen"] == "true"
+        }
+        for name in ("t.jsonl", "t.csv")
+    ]
+    assert texts[0] == texts[1] == {f"t{n}" for n in range(0, 60, 10)}
+
+
+def test_labels_groups_slices_and_strata_name_a_value_alike(tmp_path: Path) -> None:
+    flags = [True, False, "NA", "None", 1, 1.5]
+    lines(
+        tmp_path / "t.jsonl",
+        [{"text": f"t{n}", "label": flags[n % 6], "group": flags[n // 6 % 6]} for n in range(180)],
+    )
+    split = "prepare.split={kind: grouped, by: group, validation: 0.1, test: 0.2}"
+    grouped = Prepared(tmp_path, CLASSIFY, split, "prepare.slices={group: group, answer: label}")
+    names = ["1", "1.5", "NA", "None", "false", "true"]
+    assert sorted(grouped.facts.labels) == sorted(grouped.facts.slices["group"]) == names
+    assert sorted(grouped.facts.slices["answer"]) == names
+    assert {e.entity for e in grouped.examples} == set(names)
+    assert all(str(e.target) == e.slices["answer"] for e in grouped.examples)
+    strata = Prepared(
+        tmp_path, CLASSIFY, "prepare.split={kind: stratified, by: group}", "prepare.slices={group: group}"
+    )
+    assert all(strata.split_of("group", name) == {"train", "validation", "test"} for name in names)
+
+
+def test_null_and_blank_labels_are_no_labels_and_are_counted_with_the_first_place(tmp_path: Path) -> None:
+    answers = [None, "", "  ", "None", "NA", True]
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": answers[n % 6]} for n in range(60)])
+    done = Prepared(tmp_path, CLASSIFY)
+    assert done.facts.labels == {"NA": 10, "None": 10, "true": 10}
+    assert done.facts.flow[1].fates == {"no target": 30}
+    assert "left out: 30 with no target (the first: t.jsonl, line 1, column label)" in done.said
+
+
+def test_a_split_column_of_any_type_is_read_as_text(tmp_path: Path) -> None:
+    parts = ["train", " Test", "dev"]
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": "ab"[n // 3 % 2], "part": parts[n % 3]} for n in range(60)])
+    assert Prepared(tmp_path, CLASSIFY, "prepare.split={kind: given, column: part}").facts.splits == {
+        "train": 20,
+        "validation": 20,
+        "test": 20,
+    }
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": "ab"[n % 2], "part": None} for n in range(60)])
+    with pytest.raises(UserError, match="column 'part' holds ''"):
+        Prepared(tmp_path, CLASSIFY, "prepare.split={kind: given, column: part}")
+
+
+@pytest.mark.parametrize("blank", [None, "", "   "])
+def test_each_row_of_a_blank_group_is_a_unit_and_it_is_said(tmp_path: Path, blank: Any) -> None:
+    rows = [
+        {"text": f"t{n}", "label": "ab"[n // 2 % 2], "customer": blank if n % 2 else f"K{n // 6}", "id": f"K{n}"}
+        for n in range(120)
+    ]
+    lines(tmp_path / "t.jsonl", rows)
+    split = "prepare.split={kind: grouped, by: customer, validation: 0.2, test: 0.3}"
+    for more in ([], ["prepare.id_column=id"]):  # an id may be the name of a group
+        done = Prepared(tmp_path, CLASSIFY, split, "prepare.slices={customer: customer}", *more)
+        alone = [e for e in done.examples if not e.slices["customer"]]
+        assert len({e.entity for e in alone}) == len(alone) == 60
+        assert {e.split for e in alone} == {"train", "validation", "test"}
+        assert not {e.entity for e in alone} & {e.entity for e in done.examples if e.slices["customer"]}
+        assert done.facts.blank_groups == 60
+        assert "60 rows have no customer; each is a unit of its own" in done.said
+
+
+def test_all_cells_of_a_row_without_a_group_stay_together(tmp_path: Path) -> None:
+    table(tmp_path / "t.csv", [["g", "a", "b", "c"], *(["", f"a{n}", f"b{n}", n] for n in range(60))])
+    text = CLASSIFY.replace(
+        "{kind: classify, table: t.jsonl, text: text, label: label}",
+        "{kind: standardize, table: t.csv, columns: {a: c, b: c}}",
+    )
+    done = Prepared(tmp_path, text, "prepare.split={kind: grouped, by: g}")
+    splits: dict[int, set[str]] = {}
+    for example in done.examples:
+        splits.setdefault(example.origin["row"], set()).add(example.split)
+    assert done.facts.blank_groups == len(splits) == 60
+    assert {len(found) for found in splits.values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("F1", "prepare.hold_out: no row has country: F1; did you mean 'FI'?"),
+        ("7", "prepare.hold_out: no row has country: 7; write a value in quotes, as it stands in the table"),
+        ("null", "prepare.hold_out: no row has a blank country; write a value in quotes, as it stands in the table"),
+    ],
+)
+def test_a_value_that_no_row_has_is_told_with_what_to_write(tmp_path: Path, written: str, sentence: str) -> None:
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": "ab"[n % 2], "country": "FI"} for n in range(60)])
+    with pytest.raises(UserError) as told:
+        Prepared(tmp_path, CLASSIFY, f"prepare.hold_out={{country: [{written}]}}")
+    assert told.value.sentence() == sentence
+
+
+def test_a_list_is_no_value_to_hold_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"hold_out.country\[0\]: Input should be a valid string"):
+        Prepared(tmp_path, CLASSIFY, "prepare.hold_out={country: [[FI]]}")
+
+
+def test_a_row_without_an_id_and_a_group_of_a_taken_name_are_told(tmp_path: Path) -> None:
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": "ab"[n % 2], "id": n or None} for n in range(60)])
+    with pytest.raises(UserError, match=r"t.jsonl:1: column 'id': the row has no id; give it one"):
+        Prepared(tmp_path, CLASSIFY, "prepare.id_column=id")
+    with pytest.raises(UserError, match=r"prepare.slices: there is a group 'unseen' already; give yours another name"):
+        Prepared(tmp_path, CLASSIFY, "prepare.hold_out={id: [3]}", "prepare.slices={unseen: label}")
+
+
+def test_nested_values_are_taught_as_json(tmp_path: Path) -> None:
+    answers = [{"shelf": n, "fragile": n % 2 == 0, "note": None, "town": "Łódź"} for n in range(40)]
+    lines(tmp_path / "t.jsonl", [{"prompt": f"p{n}", "completion": answer} for n, answer in enumerate(answers)])
+    done = Prepared(
+        tmp_path, CLASSIFY.replace("kind: classify", "kind: generate").replace(", text: text, label: label", "")
+    )
+    assert sorted((json.loads(str(e.target)) for e in done.examples), key=lambda a: a["shelf"]) == answers
+    assert all("Łódź" in str(e.target) for e in done.examples)
+
+
+RARE = [("a", 30), ("b", 30), ("single", 1), ("alone", 1), ("two", 2)]
+
+
+@pytest.mark.parametrize("sizes", ["validation: 0.1, test: 0.2", "validation: 6, test: 12"])
+def test_a_label_of_one_example_stays_in_training_and_it_is_said(tmp_path: Path, sizes: str) -> None:
+    labels = [label for label, n in RARE for _ in range(n)]
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": labels[n * 27 % 64]} for n in range(64)])
+    done = Prepared(tmp_path, CLASSIFY, f"prepare.split={{kind: stratified, {sizes}}}")
+    assert {"single", "alone", "two"} <= set(done.facts.label_names)
+    assert {label: n for label, n in done.facts.untested_labels.items() if label != "two"} == {"alone": 1, "single": 1}
+    assert [line for line in done.said if "stand in training alone, so the test says nothing of them" in line]
+
+
+def test_labels_that_training_lacks_are_all_named_with_what_helps(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "part": "train"} for n in range(40)]
+    rows += [{"text": f"u{n}", "label": f"rare {n % 7}", "part": "test"} for n in range(8)]
+    lines(tmp_path / "t.jsonl", rows)
+    with pytest.raises(UserError) as told:
+        Prepared(tmp_path, CLASSIFY, "prepare.split={kind: given, column: part}")
+    assert told.value.sentence() == (
+        "prepare.split: 7 labels, 'rare 0' (2), 'rare 1' (1), 'rare 2' (1), 'rare 3' (1), 'rare 4' (1) and 2 more, stand "
+        "in validation or test, never in training; use `kind: stratified`, which keeps one example of each label in "
+        "training, or merge rare labels"
+    )
+    twins = [{"text": f"t{n}", "label": "ab"[n % 2]} for n in range(40)] + [{"text": "same", "label": "c"}] * 2
+    lines(tmp_path / "t.jsonl", twins)
+    with pytest.raises(
+        UserError, match=r"label 'c' \(1\) stands in .*; what stood in training was held out or dropped"
+    ):
+        Prepared(tmp_path, CLASSIFY, "prepare.split=stratified")
+
+
+def test_a_label_of_held_out_rows_alone_is_told_as_such(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "land": "DE"} for n in range(40)]
+    lines(tmp_path / "t.jsonl", [*rows, {"text": "u", "label": "c", "land": "FI"}])
+    with pytest.raises(
+        UserError, match=r"label 'c' \(1\) stands in .* in training; they stand in rows that are held out"
+    ):
+        Prepared(tmp_path, CLASSIFY, "prepare.hold_out={land: [FI]}", "prepare.split=stratified")
+
+
+def test_a_table_of_few_distinct_inputs_is_told_why_nothing_is_left_to_train_on(tmp_path: Path) -> None:
+    table(tmp_path / "t.csv", [["raw", "clean"], *([f"v{n % 6}", n % 6] for n in range(200))])
+    text = CLASSIFY.replace(
+        "{kind: classify, table: t.jsonl, text: text, label: label}",
+        "{kind: standardize, table: t.csv, column: raw, target: clean}",
+    )
+    with pytest.raises(
+        UserError,
+        match="the train split is empty: 190 examples were dropped, as their input stands in a later split; keep equal",
+    ):
+        Prepared(tmp_path, text)
+    assert Prepared(tmp_path, text, "prepare.split={kind: grouped, by: raw}").facts.splits["train"] > 0
+
+
+def test_a_header_that_stands_again_is_put_aside_and_is_no_broken_row(tmp_path: Path) -> None:
+    rows = [[f"t{n}", "ab"[n % 2]] for n in range(40)]
+    table(tmp_path / "t.csv", [["text", "label"], *rows[:20], ["\ufefftext", "label"], *rows[20:]])
+    done = Prepared(tmp_path, CLASSIFY, "task.table=t.csv", "prepare.quarantine_limit=0")
+    assert (len(done.examples), done.facts.n_quarantined) == (40, 1)
+    aside = json.loads((done.folder / "quarantine.jsonl").read_text())
+    assert (aside["line"], aside["rule"]) == (22, "header")
+    assert "put aside: 1 records (the first: t.csv, line 22: the header stands here again)" in done.said
