@@ -176,11 +176,13 @@ def replace_folder(folder: Path, files: dict[str, dict[str, torch.Tensor]], fact
 
     new, old = beside(folder)
     settle(new, folder, old, whole)
+    shutil.rmtree(old, ignore_errors=True)
     new.mkdir(parents=True)
     for name, tensors in files.items():
         (new / name).write_bytes(save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}))
     seal(new, {"facts": json.loads(json.dumps(facts)), "made_with": {}}, {})
     swap(new, folder, old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def newest_whole(folder: Path) -> Path | None:

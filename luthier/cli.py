@@ -108,7 +108,8 @@ class Screen:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def swap(new: Path, folder: Path, old: Path) -> None:
-    """Put a whole folder in the place of another, which waits as `old` until that is on disk.
+    """Put a whole folder in the place of another, which becomes `old`.
 
     At each moment one of the three is whole; after a crash `settle` makes the newest of them `folder`.
     """
@@ -156,20 +156,15 @@ def swap(new: Path, folder: Path, old: Path) -> None:
         os.rename(folder, old)
     os.rename(new, folder)
     sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def settle(new: Path, folder: Path, old: Path, whole: Callable[[Path], bool]) -> None:
-    """After a crash: the newest whole one of the three becomes `folder`, the others go. Without a crash, nothing."""
+    """After a crash: the newest whole one of the three becomes `folder`; `old` is left where it is not that one."""
     if new.exists() and whole(new):
         swap(new, folder, old)
         return
     shutil.rmtree(new, ignore_errors=True)
-    if not old.exists():
-        return
-    if folder.exists() and whole(folder):
-        shutil.rmtree(old, ignore_errors=True)
-    elif whole(old):
+    if old.exists() and not (folder.exists() and whole(folder)) and whole(old):
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(old, folder)
         sync_folder(folder.parent)

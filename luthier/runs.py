@@ -111,13 +111,13 @@ def recipe_of(store: Store, entry: Mapping[str, Any]) -> RecipeFile:
 
 
 def evidence(store: Store, entry: Mapping[str, Any], role: str) -> Artifact:
-    """An artifact of a recorded run; UserError where it has other bytes by now than the run had."""
-    artifact = store.get(entry["artifacts"][role])
+    """An artifact of a recorded run, as the run had it; UserError where that is not there any more."""
+    artifact = store.get(entry["artifacts"][role], entry["contents"][role])
     if artifact.content != entry["contents"][role]:
         raise UserError(
-            f"the {role} of {entry['name']} was made anew since, with other bytes (--fresh)",
+            f"the {role} of {entry['name']} has other bytes than the run had",
             where=str(artifact.path),
-            hint=f"what the run said then stands in {store.runs / entry['name']}; name the newer run",
+            hint=f"what the run said then stands in {store.runs / entry['name']}; run its recipe again",
         )
     return artifact
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from luthier.durable import Hashes, hashed, settle, swap, sync_tree, write_durably
+from luthier.durable import Hashes, hashed, settle, swap, sync_folder, sync_tree, write_durably
 from luthier.errors import MachineError, UserError
 
 MANIFEST, TIMINGS = "manifest.json", "timings.json"
@@ -277,6 +277,7 @@ class Store:
                 }
                 seal(out.folder, manifest, out.timings)
                 swap(out.folder, finished, work / "old")  # with --fresh there is an old one
+                self._retire(key)
                 shutil.rmtree(work, ignore_errors=True)
                 self.remade.add(key)
         return Artifact(finished, key, manifest["content"], manifest, reused=False)
@@ -291,11 +292,18 @@ class Store:
             return Artifact(path, f"folder-{path.name}", digest(files), {"files": files})
         raise UserError(f"{path} is not there", hint="check the path; relative paths start at the recipe's folder")
 
-    def get(self, artifact_id: str) -> Artifact:
-        """A finished artifact by id, or by the unambiguous beginning of its id."""
+    def get(self, artifact_id: str, content: str = "") -> Artifact:
+        """A finished artifact by id, or by the unambiguous beginning of its id.
+
+        With `content`: the one that had these contents, should it have been made anew since; else the one that is there.
+        """
         if artifact_id and (self.work / artifact_id / "old").exists():
             with self.locked(artifact_id):  # a crash may have left it there
                 self._settle(artifact_id)
+        exact = [retired(artifact_id, content), artifact_id] if content else [artifact_id]
+        for folder in (self.artifacts / each for each in exact if artifact_id):
+            if folder.exists():
+                return self._reuse(folder)
         found = sorted(self.artifacts.glob(f"{artifact_id}*")) if artifact_id else []
         if len(found) != 1:
             problem = "no artifact" if not found else f"{len(found)} artifacts"
@@ -374,7 +382,12 @@ class Store:
         entries, problems = self.records()
         if problems:
             raise problems[0]
-        return {str(each) for entry in entries for each in entry["artifacts"].values()}
+        return {
+            name
+            for entry in entries
+            for role, each in entry["artifacts"].items()
+            for name in (each, retired(each, entry.get("contents", {}).get(role, "")))
+        }
 
     def _lineage(self, ids: Iterable[str]) -> set[str]:
         """Artifacts of these ids and all that they were made from."""
@@ -384,7 +397,8 @@ class Store:
             each = queue.pop()
             if each not in found and (self.artifacts / each).exists():
                 found.add(each)
-                queue += [entry["id"] for entry in read_manifest(self.artifacts / each).get("inputs", {}).values()]
+                for entry in read_manifest(self.artifacts / each).get("inputs", {}).values():
+                    queue += [entry["id"], retired(entry["id"], entry["content"])]
         return found
 
     def open_test(self, split: str, candidate: str) -> None:
@@ -433,6 +447,20 @@ class Store:
         """Under the key's lock: what a crash left of a finished artifact becomes the artifact."""
         work = self.work / key
         settle(work / "out", self.artifacts / key, work / "old", lambda folder: not check_folder(folder))
+        self._retire(key)
+
+    def _retire(self, key: str) -> None:
+        """What --fresh replaced by other bytes stays for the runs that were recorded with it, named by its content."""
+        old = self.work / key / "old"
+        if not old.exists() or check_folder(old):
+            return
+        content = read_manifest(old)["content"]
+        kept = self.artifacts / retired(key, content)
+        if kept.exists() or content == read_manifest(self.artifacts / key)["content"]:
+            shutil.rmtree(old)
+        else:
+            os.rename(old, kept)
+            sync_folder(self.artifacts)
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
@@ -446,6 +474,11 @@ class Store:
         self.listener.say(f"another process is making {key}; waiting for it")
         with file_lock(path):
             yield
+
+
+def retired(artifact_id: str, content: str) -> str:
+    """The name of an artifact that was made anew since, with other contents."""
+    return f"{artifact_id}@{content[:12]}"
 
 
 def seal(folder: Path, manifest: dict[str, Any], timings: Mapping[str, float]) -> None:

@@ -159,5 +159,7 @@ def test_an_artifact_that_is_made_anew_is_never_lost_however_often_the_power_fai
         third = copy(once, quick_disk / "third")
         remade(third, 3)
         assert newest(third) == 3
+        kept = {int((folder / "number").read_text()) for folder in third.glob("artifacts/*@*")}
+        assert {1, before} <= kept <= {1, 2}, "what a run may have been recorded with"
         assert not list(third.glob("work/*/")), "nothing is left of what failed"
     assert found == {(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)}

@@ -22,7 +22,7 @@ from luthier.facts import RunFacts
 from luthier.model import quiet
 from luthier.recipe_file import load
 from luthier.runs import Run
-from luthier.store import Artifact, Silent, Store
+from luthier.store import Artifact, Silent, Store, retired
 
 RECIPE = """\
 version: 1
@@ -141,16 +141,24 @@ def test_a_model_whose_weights_changed_is_refused(project: Path, how: str) -> No
         use(project, how)
 
 
-def test_a_run_whose_evidence_was_made_anew_is_not_taken_for_what_it_was(project: Path) -> None:
+def test_a_run_keeps_its_evidence_when_that_is_made_anew_with_other_bytes(project: Path) -> None:
     store = store_of(project)
-    entry = runs.find(store, "adapter")
-    file = store.runs / entry["name"] / "run.json"
-    file.write_text(file.read_text().replace(entry["contents"]["model"], "0" * 64))
-    for act in (lambda: runs.reopen(store, "adapter"), lambda: use(project, "apply")):
-        with pytest.raises(
-            UserError, match=r"the model of adapter-\w+ was made anew since, with other bytes \(--fresh\)"
-        ):
-            act()
+    before, said = runs.find(store, "adapter"), runs.reopen(store, "adapter").facts
+    # as --fresh leaves it where training does not give the same bytes twice
+    model = store.artifacts / before["artifacts"]["model"]
+    opened = load(project / "adapter.yaml", ["train.learning_rate=0.1"])
+    other = flow.run(opened, flow.store_for(opened)).artifacts["model"]
+    model.rename(store.artifacts / retired(model.name, before["contents"]["model"]))
+    shutil.copytree(other.path, model)
+    again = runs.reopen(store, before["name"])
+    assert again.artifacts["model"].content == before["contents"]["model"] != other.content
+    assert (again.name, again.facts.trained, again.facts.history) == (before["name"], said.trained, said.history)
+    runs.apply(store, before["name"], new_rows(project), project / "out.csv")
+    store.gc()
+    runs.reopen(store, before["name"])
+    shutil.rmtree(again.artifacts["model"].path)
+    with pytest.raises(UserError, match=r"the model of adapter-\w+ has other bytes than the run had"):
+        runs.evidence(store, before, "model")
 
 
 def test_whole_weights_need_no_base(made: Path, project: Path) -> None:
