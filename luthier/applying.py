@@ -289,7 +289,8 @@ def put_aside(table: Table, target: Path) -> Path:
     """The records that cannot be read, in `<target>.quarantine.jsonl` or under the next name that is free."""
     partial = unique_beside(target)
     try:
-        with partial.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+        # a lone surrogate, such as a key may hold, becomes the escape that JSON has for it
+        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             for record in table.records():
                 if isinstance(record, Quarantined):
                     file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")

@@ -267,6 +267,9 @@ class Store:
                 out = Out(work, name, self.listener)
                 with out.timed("all"):
                     facts = function(config, out, **inputs)
+                for outside in (artifact for artifact in inputs.values() if "id" not in artifact.manifest):
+                    if self.take(outside.path).content != outside.content:
+                        raise UserError("changed while it was read", where=str(outside.path), hint="run again")
                 manifest = {
                     "schema": SCHEMA,
                     "id": key,

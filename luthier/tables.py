@@ -34,7 +34,7 @@ def new_file(target: Path) -> Iterator[TextIO]:
     """A text file that gets its name when it is whole and on disk; UserError where something got it in the meantime."""
     beside = unique_beside(target)
     try:
-        with beside.open("w", encoding="utf-8", errors="surrogatepass", newline="") as file:
+        with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

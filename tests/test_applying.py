@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -113,6 +117,37 @@ def test_interrupted_anywhere_it_goes_on_and_writes_the_same_bytes(tmp_path: Pat
         assert first.blocks + second.blocks == whole.blocks, "nothing twice, and in the same batches"
         assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
         assert heard.lines == ([f"going on after {4 * after} of 30 questions"] if after else [])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import test_applying
+
+class Killed(test_applying.Counting):
+    def answer(self, requests, tell=None):
+        if len(self.blocks) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().answer(requests)
+
+test_applying.applying.BLOCK = 4
+test_applying.applied(Path(sys.argv[1]), Path(sys.argv[2]), Killed())
+"""
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on(tmp_path: Path, small_blocks: None) -> None:
+    source, target = table(tmp_path / "t.csv", 20, 20), tmp_path / "out.csv"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(source), str(target)],
+        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    applied(source, target, session := Counting())
+    assert [len(block) for block in session.blocks] == [4, 4, 4]
+    assert len(cells_of(target)) == 20
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.csv", "t.csv"]
 
 
 @pytest.mark.parametrize("moment", ["plan", "write"])
@@ -255,6 +290,12 @@ def test_a_file_of_put_aside_rows_that_is_there_already_stays(tmp_path: Path) ->
     assert json.loads(Path(result["quarantine"]).read_text())["line"] == 3
     (tmp_path / "out.csv").unlink()  # as after a crash between the two files: the same bytes are not written twice
     assert applied(tmp_path / "t.csv", tmp_path / "out.csv", Counting())["quarantine"] == result["quarantine"]
+
+
+def test_a_key_that_is_no_character_is_put_aside_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"messy": "a"}\n{"\\ud800": 1, "\\ud800": 2}\n')
+    result = applied(tmp_path / "t.jsonl", tmp_path / "out.jsonl", Counting())
+    assert json.loads(Path(result["quarantine"]).read_text(encoding="utf-8"))["rule"] == "duplicate-key"
 
 
 # Characters at which `str.splitlines` parts, and a carriage return, at which readers of CSV do.

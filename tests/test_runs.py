@@ -13,7 +13,7 @@ import pytest
 import tiny
 from crashing import crashes
 
-from luthier import card, flow, runs
+from luthier import card, flow, runs, seams
 from luthier.bases.hub import Hub
 from luthier.engines import Request
 from luthier.engines.torch import Torch
@@ -352,6 +352,39 @@ def test_a_base_of_the_shared_store_is_fetched_again_where_it_is_missing_and_mus
     spoil(hub / "snapshots" / commit / "model.safetensors")
     with pytest.raises(UserError, match="the base that is fetched here is not the one that the run was trained on"):
         runs.base_for(store_of(project), entry, None)
+
+
+BREAKS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"  # where str.splitlines parts
+
+
+def test_every_file_of_lines_keeps_values_whole(made: Path, tmp_path: Path) -> None:
+    """From the table through examples, previews, history, predictions, cases and quarantine to the report."""
+    rows = [{"messy": f"{n}{BREAKS}x", "clean": f"{BREAKS}{n}", "kind": f"k{BREAKS}"} for n in range(60)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows] + [f'{{"messy": "{BREAKS}", "messy": 1}}']
+    (tmp_path / "table.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = RECIPE.format(
+        name="lines", task=STANDARDIZE, base=made / "llama", technique="{kind: lora, rank: 2}", checks=FLOOR
+    )
+    text = text.replace("table.csv", "table.jsonl").replace("max_length: 48", "max_length: 200")
+    text = text.replace("prepare: {", "prepare: {quarantine_limit: 0.1, slices: {kind: kind}, ")
+    (tmp_path / "lines.yaml").write_text(text)
+    done = ran(tmp_path, "lines")
+    facts, store = done.facts, store_of(tmp_path)
+    assert facts.quarantine[0]["line"] == 61
+    assert len(facts.history) >= facts.trained.steps > 0
+    preview = "".join(piece for piece, _ in facts.previews[0].pieces)
+    assert BREAKS[3:] in preview  # the tokens of the tiny model are bytes, so wider characters are in pieces
+    assert [p.target for p in runs.predictions_of(done.artifacts["tuned"])] == [
+        e.target for e in seams.read(done.artifacts["examples"].path / "test", seams.Example)
+    ]
+    assert facts.scores.systems["tuned"].slices.keys() == {"column", "kind"}
+    assert all(case.target.startswith(BREAKS) for case in facts.cases.worst)
+    assert store.openings(facts.prepared.test_split)
+    assert runs.reopen(store, "lines").facts.cases == facts.cases
+    result = runs.apply(store, "lines", tmp_path / "table.jsonl", tmp_path / "out.jsonl")
+    out = (tmp_path / "out.jsonl").read_bytes().decode().split("\n")[:-1]
+    assert [json.loads(line)["messy"] for line in out] == [row["messy"] for row in rows]
+    assert json.loads(Path(result["quarantine"]).read_bytes())["line"] == 61
 
 
 PROMPTS = ["a", "bb 12", "x" * 30, "0007 kg", "y" * 7, "the same", "z" * 19, "0012 kg => and more", "b", "cc"]

@@ -253,6 +253,26 @@ def test_a_base_that_was_read_is_not_read_again(store: Store, tmp_path: Path, mo
     assert store.take(folder).content != taken[0]
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_changes_while_a_stage_reads_it_makes_no_artifact(store: Store, tmp_path: Path, kind: str) -> None:
+    """Else the bytes of now would be served for those that the key names."""
+    place = tmp_path / "in"
+    file = place / "text" if kind == "folder" else place
+    file.parent.mkdir(exist_ok=True)
+
+    @stage(version=1)
+    def meddling(config: dict[str, Any], out: Out, source: Artifact) -> dict[str, Any]:
+        if config["meddle"]:
+            file.write_text("abd")
+        return {}
+
+    file.write_text("abc")
+    with pytest.raises(UserError, match="in: changed while it was read; run again"):
+        store.do(meddling, {"meddle": True}, source=store.take(place))
+    assert not list(store.artifacts.iterdir())
+    assert store.do(meddling, {"meddle": False}, source=store.take(place)).facts == {}
+
+
 LIVING = """
 import sys
 from pathlib import Path
