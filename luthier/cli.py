@@ -299,7 +299,7 @@ def report(run: RunName = "latest", store: StorePath = None, as_json: AsJson = F
 @app.command()
 def why(run: RunName = "latest", store: StorePath = None, as_json: AsJson = False) -> None:
     """Tell from what a run was made: every artifact, its inputs and its config."""
-    from luthier.runs import find
+    from luthier.runs import evidence, find
 
     opened = _store(store, run, Screen())
     entry = find(opened, run)
@@ -311,9 +311,9 @@ def why(run: RunName = "latest", store: StorePath = None, as_json: AsJson = Fals
             "inputs": artifact.manifest["inputs"],
             "made_with": artifact.manifest["made_with"],
         }
-        for role, artifact_id in entry["artifacts"].items()
+        for role in entry["artifacts"]
         if role != "base"
-        for artifact in [opened.get(artifact_id)]
+        for artifact in [evidence(opened, entry, role)]
     }
 
     def show() -> None:

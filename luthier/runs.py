@@ -141,7 +141,7 @@ def base_for(store: Store, entry: Mapping[str, Any], given: Path | None) -> Path
     choice, content = recipe.recipe.base, entry["contents"]["base"]
     if given is None and not choice.outside:
         known = store.shared.artifacts / entry["artifacts"]["base"]
-        base = store.shared.get(known.name) if known.exists() else fetched(choice, store)
+        base = store.shared.get(known.name, content) if known.exists() else fetched(choice, store)
         if base.content != content:
             raise UserError(
                 "the base that is fetched here is not the one that the run was trained on",
@@ -170,14 +170,15 @@ def base_for(store: Store, entry: Mapping[str, Any], given: Path | None) -> Path
 def other_bytes(store: Store, folder: Path, recorded: Mapping[str, Any]) -> str:
     """How the files of a base differ from those that were recorded, or nothing."""
     wanted = {name: entry["sha256"] if isinstance(entry, dict) else entry for name, entry in recorded.items()}
-    wanted.pop(TIMINGS, None)
-    there = {name: sha256 for name, sha256 in store.take(folder).manifest["files"].items() if name != TIMINGS}
-    if missing := sorted(wanted.keys() - there.keys()):
+    there = {file.relative_to(folder).as_posix(): file for file in visible_files(folder)}
+    names = sorted(wanted.keys() - {TIMINGS})
+    if missing := [name for name in names if name not in there]:
         return f"{missing[0]} is missing"
-    if changed := sorted(name for name in wanted if there[name] != wanted[name]):
-        return f"{changed[0]} has other bytes"
-    if further := sorted(there.keys() - wanted.keys()):
+    if further := sorted(there.keys() - wanted.keys() - {TIMINGS}):
         return f"{further[0]} was not there"
+    for name, sha256 in zip(names, store.hashes.of(there[name] for name in names), strict=True):
+        if sha256 != wanted[name]:
+            return f"{name} has other bytes"
     return ""
 
 
