@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.store import check_folder, seal, sync_folder
+from luthier.durable import settle, swap
+from luthier.store import check_folder, seal
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +130,8 @@ class State:
         if folder and best and best["step"] != progress.step and newest_whole(checkpoints / BEST) is None:
             folder = None  # the best weights are lost: begin again rather than keep others
         if folder is None:
-            shutil.rmtree(checkpoints / BEST, ignore_errors=True)
+            for best_one in (checkpoints / BEST, *beside(checkpoints / BEST)):
+                shutil.rmtree(best_one, ignore_errors=True)
             self.history.cut(0)
             return False
         self.progress = progress
@@ -150,8 +152,8 @@ class State:
         parameters = dict(self.model.named_parameters())
         for entry, tensor in read_weights(folder, OPTIMIZER).items():
             key, _, name = entry.partition("/")
-            state = self.optimizer.state[parameters[name]]
-            state[key] = tensor if key == "step" else tensor.to(parameters[name].device)
+            # fused kernels read the count of steps on the device of the parameter, as they do the moments
+            self.optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device)
 
     def _copy(self, stored: Mapping[str, torch.Tensor]) -> None:
         import torch
@@ -169,27 +171,31 @@ def read_weights(folder: Path, file: str = WEIGHTS) -> dict[str, torch.Tensor]:
 
 
 def replace_folder(folder: Path, files: dict[str, dict[str, torch.Tensor]], facts: dict[str, Any]) -> None:
-    """Write a new sealed folder beside, then swap: the old one is whole until the new one is."""
+    """Write a new sealed folder beside, then swap: whenever a crash comes, `newest_whole` finds a whole one."""
     from safetensors.torch import save
 
-    beside = folder.with_name(folder.name + ".new")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, tensors in files.items():
-        (beside / name).write_bytes(save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}))
-    seal(beside, {"facts": json.loads(json.dumps(facts)), "made_with": {}}, {})
-    old = folder.with_name(folder.name + ".old")
+    new, old = beside(folder)
+    settle(new, folder, old, whole)
     shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(beside, folder)
-    sync_folder(folder.parent)
+    new.mkdir(parents=True)
+    for name, tensors in files.items():
+        (new / name).write_bytes(save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}))
+    seal(new, {"facts": json.loads(json.dumps(facts)), "made_with": {}}, {})
+    swap(new, folder, old)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The checkpoint folder, or the one it was about to replace, whichever verifies."""
-    for candidate in (folder, folder.with_name(folder.name + ".old")):
-        if candidate.exists() and not check_folder(candidate):
-            return candidate
-    return None
+    """The newest checkpoint that verifies: one that was about to take its place, itself, or the one that it replaced."""
+    new, old = beside(folder)
+    return next((each for each in (new, folder, old) if each.exists() and whole(each)), None)
+
+
+def whole(folder: Path) -> bool:
+    """Whether every byte is as it was written."""
+    return not check_folder(folder)
+
+
+def beside(folder: Path) -> tuple[Path, Path]:
+    """Where the next checkpoint is written, and where the last one waits until that is in place."""
+    return folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")

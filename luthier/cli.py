@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +16,15 @@ import typer
 from luthier.errors import Problems, UserError
 
 if TYPE_CHECKING:
-    from luthier.recipe_file import RecipeFile
     from luthier.runs import Run
     from luthier.store import Store
 
-INTERRUPTED = "interrupted; what was finished is kept, and the same command goes on from the last checkpoint"
+INTERRUPTED = {
+    "run": "what was finished is kept, and the same command goes on from the last checkpoint",
+    "apply": "what was answered is kept, and the same command goes on after it",
+    "report": "the pages are whole, each as it was or as it is now; the same command writes them all",
+    "gc": "what is left is whole; the same command removes the rest",
+}
 
 app = typer.Typer(
     name="luthier",
@@ -53,6 +60,10 @@ Changes = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 StorePath = Annotated[
     Path | None, typer.Option("--store", help="Folder of the store; by default .luthier beside the recipe.")
+]
+BaseFolder = Annotated[
+    Path | None,
+    typer.Option("--base", help="Where the base lies by now, if it was moved; it must be the same.", metavar="FOLDER"),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Do every stage again, whatever the store holds.")]
 
@@ -97,18 +108,43 @@ class Screen:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.bar.stop()
+
+
+@contextmanager
+def _screen() -> Iterator[Screen]:
+    """A screen that leaves the terminal as it was, however its command ends."""
+    screen = Screen()
+    try:
+        yield screen
+    finally:
+        screen.close()
+
+
+def _keep_libraries_quiet() -> None:
+    """Luthier says what a user must know by itself; what libraries warn of is for programmers.
+
+    Their warnings are shown with PYTHONWARNINGS=default, their notices with TRANSFORMERS_VERBOSITY=info and the like.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    logging.getLogger().addHandler(logging.NullHandler())  # else Python prints what nobody listens to
+    if not sys.warnoptions:
+        logging.captureWarnings(True)
 
 
 def main() -> None:
     """Entry point: errors that a user can act on are shown bare; a bug keeps its traceback and exits with 1."""
     import errno
 
+    _keep_libraries_quiet()
     try:
         app()
     except SystemExit as ended:
         if ended.code == 130:
-            print(INTERRUPTED, file=sys.stderr)
+            command = next((each for each in sys.argv[1:] if not each.startswith("-")), "")
+            print(f"interrupted; {INTERRUPTED.get(command, 'nothing half-made is left')}", file=sys.stderr)
         raise
     except Problems as problem:
         for each in problem.problems:
@@ -126,32 +162,21 @@ def main() -> None:
         raise
 
 
-def _opened(
-    recipe: Path, changes: list[str] | None, store: Path | None, fresh: bool
-) -> tuple[RecipeFile, Store, Screen]:
-    from luthier.flow import store_for
-    from luthier.recipe_file import load
-
-    opened = load(recipe, changes or [])
-    screen = Screen()
-    return opened, store_for(opened, screen, root=store, fresh=fresh), screen
-
-
-def _store(path: Path | None, run: str = "latest") -> Store:
+def _store(path: Path | None, run: str = "latest", screen: Screen | None = None) -> Store:
     """The store that a command without a recipe means: the one given, or the one nearby that knows the run."""
     from luthier.store import Store as StoreClass
 
     if path is not None:
         if not path.is_dir():
             raise UserError("no such store", where=str(path), hint="it is the folder .luthier beside the recipe")
-        return StoreClass(path.resolve(), Screen())
+        return StoreClass(path.resolve(), screen)
     nearby = [found for found in (Path(".luthier"), *sorted(Path().glob("*/.luthier"))) if found.is_dir()]
     if not nearby:
         raise UserError("no store here", hint="name it with --store, or go to the folder of the recipe")
     knowing = [found for found in nearby if run == "latest" or list(found.glob(f"runs/{run}*"))]
     if len(knowing) > 1:
         raise UserError(f"several stores here: {', '.join(map(str, knowing))}", hint="name one with --store")
-    return StoreClass((knowing or nearby)[0].resolve(), Screen())
+    return StoreClass((knowing or nearby)[0].resolve(), screen)
 
 
 def _print(value: Any, as_json: bool, show: Callable[[], None]) -> None:
@@ -167,13 +192,12 @@ def run(
 ) -> None:
     """Run a recipe: prepare, train, predict, score, gate, report. Exit code 3 when the gate says no."""
     from luthier import flow
+    from luthier.recipe_file import load
     from luthier.summary import table
 
-    opened, kept, screen = _opened(recipe, changes, store, fresh)
-    try:
-        done = flow.run(opened, kept)
-    finally:
-        screen.close()
+    opened = load(recipe, changes or [])
+    with _screen() as screen:
+        done = flow.run(opened, flow.store_for(opened, screen, root=store, fresh=fresh))
     _print(_facts_of(done), as_json, lambda: table(done))
     if opened.recipe.gate.checks and not done.released:
         raise SystemExit(3)
@@ -267,16 +291,17 @@ def report(run: RunName = "latest", store: StorePath = None, as_json: AsJson = F
     from luthier.runs import reopen
     from luthier.summary import table
 
-    done = reopen(_store(store, run), run)
+    with _screen() as screen:
+        done = reopen(_store(store, run, screen), run)
     _print(_facts_of(done), as_json, lambda: table(done))
 
 
 @app.command()
 def why(run: RunName = "latest", store: StorePath = None, as_json: AsJson = False) -> None:
     """Tell from what a run was made: every artifact, its inputs and its config."""
-    from luthier.runs import find
+    from luthier.runs import evidence, find
 
-    opened = _store(store, run)
+    opened = _store(store, run, Screen())
     entry = find(opened, run)
     lineage = {
         role: {
@@ -286,9 +311,9 @@ def why(run: RunName = "latest", store: StorePath = None, as_json: AsJson = Fals
             "inputs": artifact.manifest["inputs"],
             "made_with": artifact.manifest["made_with"],
         }
-        for role, artifact_id in entry["artifacts"].items()
+        for role in entry["artifacts"]
         if role != "base"
-        for artifact in [opened.get(artifact_id)]
+        for artifact in [evidence(opened, entry, role)]
     }
 
     def show() -> None:
@@ -302,7 +327,7 @@ def why(run: RunName = "latest", store: StorePath = None, as_json: AsJson = Fals
 @app.command()
 def verify(store: StorePath = None, as_json: AsJson = False) -> None:
     """Read every file of the store and compare it with its manifest. Exit code 3 when something is wrong."""
-    opened = _store(store)
+    opened = _store(store, screen=Screen())
     problems = [problem.sentence() for problem in opened.verify()]
     n = len(list(opened.artifacts.glob("*")))
 
@@ -317,7 +342,7 @@ def verify(store: StorePath = None, as_json: AsJson = False) -> None:
 @app.command()
 def gc(store: StorePath = None, as_json: AsJson = False) -> None:
     """Remove artifacts that no run needs, and abandoned work."""
-    removed, freed = _store(store).gc()
+    removed, freed = _store(store, screen=Screen()).gc()
     _print(
         {"removed": removed, "freed_bytes": freed},
         as_json,
@@ -330,17 +355,24 @@ def apply(
     run: RunName,
     source: Annotated[Path, typer.Argument(help="The table to work on.")],
     target: Annotated[Path, typer.Argument(help="The table to write.")],
+    base: BaseFolder = None,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Apply a run's model to a table: suggestions and confidences stand beside the originals."""
-    from luthier import runs
+    """Apply a run's model to a table: suggestions and confidences stand beside the originals.
 
-    opened = _store(store, run)
-    result = runs.apply(opened, run, source, target)
+    Interrupted, the same command goes on where it was.
+    """
+    from luthier import runs
+    from luthier.applying import in_words
+
+    with _screen() as screen:
+        result = runs.apply(_store(store, run, screen), run, source, target, base)
 
     def show() -> None:
         print(f"wrote {result['rows']} rows with {result['predictions']} suggestions to {result['written']}")
+        if result["not_asked"]:
+            print(f"{result['rows_without_prediction']} rows have none; not asked: {in_words(result['not_asked'])}")
         if result["quarantined"]:
             print(f"{result['quarantined']} rows could not be read; they are in {result['quarantine']}")
 
@@ -353,6 +385,7 @@ def export(
     target: Annotated[Path, typer.Argument(help="The folder to write.")],
     to: Annotated[str, typer.Option(help="hf: a whole folder, adapter merged. peft: the adapter.")] = "hf",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    base: BaseFolder = None,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -363,7 +396,8 @@ def export(
     for name, value, known in (("--to", to, ("hf", "peft")), ("--precision", precision, ("float32", "bfloat16"))):
         if value not in known:
             raise UserError(unknown("form called" if name == "--to" else "precision called", value, known), where=name)
-    written = runs.export(_store(store, run), run, to, precision, target)
+    with _screen() as screen:
+        written = runs.export(_store(store, run, screen), run, to, precision, target, base)
     _print({"written": str(written)}, as_json, lambda: print(f"wrote {written}"))
 
 
@@ -386,7 +420,10 @@ def init(
 
 def _ask(question: str, choices: list[str], default: str) -> str:
     while True:
-        answer = str(typer.prompt(f"{question} ({', '.join(choices)})", default=default, err=True))
+        try:
+            answer = str(typer.prompt(f"{question} ({', '.join(choices)})", default=default, err=True))
+        except typer.Abort:
+            raise KeyboardInterrupt from None
         if answer in choices:
             return answer
         typer.echo(f"'{answer}' is none of these", err=True)

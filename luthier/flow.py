@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,10 +13,10 @@ from luthier.errors import UserError
 from luthier.facts import EncodedFacts
 from luthier.recipe import Recipe
 from luthier.recipe_file import RecipeFile
-from luthier.runs import Run
+from luthier.runs import Run, settled
 from luthier.stages.baseline import Baseline, baseline
 from luthier.stages.encode import Encode, encode
-from luthier.stages.fetch import Fetch, fetch
+from luthier.stages.fetch import fetched
 from luthier.stages.gate import Gate, gate
 from luthier.stages.measure import Measure, measure
 from luthier.stages.predict import Predict, predict
@@ -25,8 +24,6 @@ from luthier.stages.prepare import SPLIT_FILE, Prepare, prepare
 from luthier.stages.score import Score, score
 from luthier.stages.train import Evaluation, Train, train
 from luthier.store import Artifact, Listener, Store, digest
-
-SHARED_VARIABLE = "LUTHIER_HOME"
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,13 @@ def store_for(
 
 
 def run(opened: RecipeFile, store: Store) -> Run:
-    """The whole chain; finished stages are taken from the store."""
+    """The whole chain; finished stages are taken from the store, and nothing of it is collected before it is recorded."""
+    with store.in_use():
+        return chain(opened, store)
+
+
+def chain(opened: RecipeFile, store: Store) -> Run:
+    """From recipe and table to the record of a run."""
     opened = settled(opened, store)
     recipe = opened.recipe
     base = base_model(recipe.base, opened, store)
@@ -79,19 +82,6 @@ def run(opened: RecipeFile, store: Store) -> Run:
     return runs.record(opened, store, artifacts)
 
 
-def settled(opened: RecipeFile, store: Store) -> RecipeFile:
-    """The recipe with device and precision as they are on this machine: what `auto` becomes enters every key."""
-    from luthier.model import device_for, precision_for
-
-    recipe = opened.recipe
-    device = device_for(recipe.device)
-    precision = precision_for(recipe.train.precision, device)
-    chosen = " (auto)" if "auto" in (recipe.device, recipe.train.precision) else ""
-    store.listener.say(f"computing on {device} in {precision}{chosen}")
-    train_settings = recipe.train.model_copy(update={"precision": precision})
-    return opened.model_copy(update={"recipe": recipe.model_copy(update={"device": device, "train": train_settings})})
-
-
 def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
     """The base: a folder of the user's as it is, or one fetched once into the store shared by all of a user's recipes."""
     if choice.outside:
@@ -99,9 +89,7 @@ def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
         if not place.is_dir():
             raise UserError(f"{place} is not a folder", where="base.path", hint="give a Hugging Face model folder")
         return store.take(place)
-    home = Path(os.environ.get(SHARED_VARIABLE) or Path.home() / ".cache" / "luthier")
-    shared = Store(home, store.listener)
-    return shared.do(fetch, Fetch(base=choice, identity=choice.identity()))
+    return fetched(choice, store)
 
 
 def prepared(opened: RecipeFile, store: Store) -> Artifact:

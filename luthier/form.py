@@ -24,7 +24,7 @@ class Form(Settings):
     objective: Objective
     auto: str
     """Name of the Hugging Face class of the head."""
-    problem: str
+    problem: str = ""
     """What the scores of labels are, as transformers calls it."""
     labels: tuple[str, ...] = ()
     max_length: int

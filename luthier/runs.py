@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from luthier import card, report, seams
+from luthier.applying import Questions, answer, begun, write
+from luthier.durable import identity, sync_folder, sync_tree, unique_beside
 from luthier.engines import Computing
 from luthier.errors import UserError
 from luthier.facts import (
@@ -30,15 +33,17 @@ from luthier.facts import (
 )
 from luthier.form import Form
 from luthier.model import limit_answers
-from luthier.readers import Quarantined, Table
+from luthier.readers import Table
 from luthier.recipe import Recipe
 from luthier.recipe_file import RecipeFile, loads
-from luthier.seams import Example, Prediction, Verdict
-from luthier.store import Artifact, Store, digest, write_durably
-from luthier.tables import FORMATS, writable, write_table
+from luthier.seams import Prediction, Verdict
+from luthier.stages.fetch import fetched
+from luthier.store import TIMINGS, Artifact, Store, digest, disk_told, visible_files
+from luthier.tables import FORMATS, refuse_existing, writable
 from luthier.tasks import TABLE
 
 SHOWN = 20  # quarantined rows on the report
+GIVE_BASE = "put it back as it was, or name a folder that holds it with --base FOLDER"
 
 
 @dataclass
@@ -58,65 +63,195 @@ class Run:
 
 def find(store: Store, name: str) -> dict[str, Any]:
     """The record of a run by its name, the beginning of it, its recipe's name (the newest run then), or `latest`."""
-    records = sorted(store.runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    exact = [path for path in records if path.parent.name == name]
-    of_recipe = [path for path in records if path.parent.name.rpartition("-")[0] == name][-1:]
-    found = exact or of_recipe or [path for path in records if path.parent.name.startswith(name)]
+    records, unreadable = store.records()
+    for problem in unreadable:
+        store.listener.say(f"warning: {problem.sentence()}")
+    exact = [entry for entry in records if entry["name"] == name]
+    of_recipe = [entry for entry in records if entry["name"].rpartition("-")[0] == name][-1:]
+    found = exact or of_recipe or [entry for entry in records if entry["name"].startswith(name)]
     if name == "latest" and records:
         found = [records[-1]]
     if not found:
-        known = ", ".join(path.parent.name for path in records[-5:]) or "none yet"
+        known = ", ".join(entry["name"] for entry in records[-5:]) or "none yet"
         raise UserError(f"no run called '{name}' in {store.root}", hint=f"runs there: {known}; or name another --store")
     if len(found) > 1:
-        names = ", ".join(path.parent.name for path in found)
+        names = ", ".join(entry["name"] for entry in found)
         raise UserError(f"'{name}' may be any of {names}", hint="write more of the name")
-    entry: dict[str, Any] = json.loads(found[0].read_text())
-    return entry
+    if "contents" not in found[0]:
+        raise UserError(
+            "was recorded by an earlier version, which kept no hashes of what it used",
+            where=found[0]["name"],
+            hint="run its recipe again: what is finished is reused",
+        )
+    return found[0]
 
 
 def reopen(store: Store, name: str) -> Run:
-    """A run from its record, with its pages written again."""
+    """A run from its record, with its pages written again; neither table nor base need be there."""
     entry = find(store, name)
-    text = (store.runs / entry["name"] / "recipe.yaml").read_text(encoding="utf-8")
-    opened = loads(text, folder=Path(entry["recipe_folder"]))
+    opened, artifacts = reread(store, entry)
+    return record(opened, store, artifacts, earlier=entry)
+
+
+def reread(store: Store, entry: Mapping[str, Any]) -> tuple[RecipeFile, dict[str, Artifact]]:
+    """The recipe of a recorded run, settled as it was, and its evidence as it was."""
+    opened = recipe_of(store, entry)
     opened = opened.model_copy(update={"recipe": Recipe.model_validate(entry["recipe"])})
-    artifacts = {role: store.get(each) for role, each in entry["artifacts"].items() if role != "base"}
-    return record(opened, store, {"base": base_of(entry, store), **artifacts})
+    base = entry["base"]
+    known = Artifact(
+        Path(base["place"]["path"]), entry["artifacts"]["base"], entry["contents"]["base"], base["manifest"]
+    )
+    return opened, {role: known if role == "base" else evidence(store, entry, role) for role in entry["artifacts"]}
 
 
-def base_of(entry: Mapping[str, Any], store: Store) -> Artifact:
-    """The base of a recorded run: fetched into the shared store, or a folder of the user's."""
-    path = Path(entry["base"])
-    if not Recipe.model_validate(entry["recipe"]).base.outside:
-        return Store(path.parent.parent, store.listener).get(path.name)
-    return store.take(path)
+def recipe_of(store: Store, entry: Mapping[str, Any]) -> RecipeFile:
+    """The recipe of a recorded run as it was written, in its folder as far as that is known to be."""
+    text = (store.runs / entry["name"] / "recipe.yaml").read_text(encoding="utf-8")
+    folders = places(store, entry["recipe_folder"])
+    return loads(text, folder=next((folder for folder in folders if folder.is_dir()), folders[0]))
 
 
-def record(opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact]) -> Run:
-    """Write the run's record, report and model card; the last word is `run.json`."""
+def evidence(store: Store, entry: Mapping[str, Any], role: str) -> Artifact:
+    """An artifact of a recorded run, as the run had it; UserError where that is not there any more."""
+    artifact = store.get(entry["artifacts"][role], entry["contents"][role])
+    if artifact.content != entry["contents"][role]:
+        raise UserError(
+            f"the {role} of {entry['name']} has other bytes than the run had",
+            where=str(artifact.path),
+            hint=f"what the run said then stands in {store.runs / entry['name']}; run its recipe again",
+        )
+    return artifact
+
+
+def place(path: Path, store: Store) -> dict[str, str]:
+    """Where something lies: by itself, and as seen from the store, so that both can be moved together."""
+    return {"path": str(path), "from_store": os.path.relpath(path, store.root)}
+
+
+def places(store: Store, told: Mapping[str, str]) -> list[Path]:
+    """Where what `place` told may lie now."""
+    return [(store.root / told["from_store"]).resolve(), Path(told["path"])]
+
+
+def base_for(store: Store, entry: Mapping[str, Any], given: Path | None) -> Path:
+    """The folder of a run's base, wherever it lies now; UserError unless it has the bytes that were trained on.
+
+    `given` is where the user says that it is. A base that is fetched is looked for in the shared store, and fetched.
+    """
+    recipe, recorded = recipe_of(store, entry), entry["base"]
+    choice, content = recipe.recipe.base, entry["contents"]["base"]
+    if given is None and not choice.outside:
+        known = store.shared.artifacts / entry["artifacts"]["base"]
+        base = store.shared.get(known.name, content) if known.exists() else fetched(choice, store)
+        if base.content != content:
+            raise UserError(
+                "the base that is fetched here is not the one that the run was trained on",
+                where=str(base.path),
+                hint=GIVE_BASE,
+            )
+        return base.path
+    written = recipe.folder / str(choice.locate() or "")
+    looked = [given] if given is not None else [*places(store, recorded["place"]), written]
+    there = list(dict.fromkeys(folder for folder in looked if folder.is_dir()))
+    if not there:
+        raise UserError(
+            "the base that the run was trained on is not there any more", where=str(looked[-1]), hint=GIVE_BASE
+        )
+    problems = {folder: other_bytes(store, folder, recorded["manifest"]["files"]) for folder in there}
+    found = next((folder for folder, problem in problems.items() if not problem), None)
+    if found is None:
+        raise UserError(
+            f"{problems[there[0]]}, so this is not the base that the run was trained on",
+            where=str(there[0]),
+            hint=GIVE_BASE,
+        )
+    return found
+
+
+def other_bytes(store: Store, folder: Path, recorded: Mapping[str, Any]) -> str:
+    """How the files of a base differ from those that were recorded, or nothing."""
+    wanted = {name: entry["sha256"] if isinstance(entry, dict) else entry for name, entry in recorded.items()}
+    there = {file.relative_to(folder).as_posix(): file for file in visible_files(folder)}
+    names = sorted(wanted.keys() - {TIMINGS})
+    if missing := [name for name in names if name not in there]:
+        return f"{missing[0]} is missing"
+    if further := sorted(there.keys() - wanted.keys() - {TIMINGS}):
+        return f"{further[0]} was not there"
+    for name, sha256 in zip(names, store.hashes.of(there[name] for name in names), strict=True):
+        if sha256 != wanted[name]:
+            return f"{name} has other bytes"
+    return ""
+
+
+def record(
+    opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact], earlier: Mapping[str, Any] | None = None
+) -> Run:
+    """Write the run's record, report and model card, so that whoever looks sees them whole; `run.json` is the last word.
+
+    `earlier` is the record of a run whose pages are written again: its name and the time when it finished stay.
+    """
     recipe = opened.recipe
-    name = f"{recipe.name}-{digest({role: a.content for role, a in artifacts.items()})[:6]}"
-    folder = store.runs / name
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = gathered(opened, store, artifacts, name)
-    finished = Run(name, folder, dict(artifacts), facts)
-    write_durably(folder / "report.html", report.page(facts).encode())
-    release = folder / "model"
-    shutil.rmtree(release, ignore_errors=True)
-    shutil.copytree(artifacts["model"].path / "model", release)
-    limit_answers(release, recipe.predict.engine.max_new_tokens)
-    write_durably(release / "README.md", card.page(facts).encode())
-    write_durably(folder / "recipe.yaml", opened.text.encode())
+    contents = {role: artifact.content for role, artifact in artifacts.items()}
+    name = earlier["name"] if earlier else f"{recipe.name}-{digest(contents)[:6]}"
+    finished = Run(name, store.runs / name, dict(artifacts), gathered(opened, store, artifacts, name))
+    base = artifacts["base"]
     entry = {
         "name": name,
+        "finished": earlier["finished"] if earlier else datetime.now(UTC).isoformat(timespec="microseconds"),
         "released": finished.released,
-        "recipe_folder": str(opened.folder),
+        "recipe_folder": earlier["recipe_folder"] if earlier else place(opened.folder, store),
         "recipe": recipe.model_dump(mode="json"),
-        "artifacts": {role: a.id for role, a in artifacts.items()},
-        "base": str(artifacts["base"].path),
+        "artifacts": {role: artifact.id for role, artifact in artifacts.items()},
+        "contents": contents,
+        "base": earlier["base"] if earlier else {"place": place(base.path, store), "manifest": base.manifest},
     }
-    write_durably(folder / "run.json", json.dumps(entry, indent=1, ensure_ascii=False).encode())
+    pages = {
+        "report.html": report.page(finished.facts),
+        "model/README.md": card.page(finished.facts),
+        "recipe.yaml": opened.text,
+        "run.json": json.dumps(entry, indent=1, ensure_ascii=False),
+    }
+    publish(store, finished, pages, recipe.predict.engine.max_new_tokens)
     return finished
+
+
+def publish(store: Store, run: Run, pages: Mapping[str, str], longest: int) -> None:
+    """Put the pages, and the model where it is not there already, into the run's folder: each file at once or, the first
+    time, all of them. `longest` is the longest answer in tokens, which the model's generation settings tell."""
+    key, source = f"run-{run.name}", run.artifacts["model"].path / "model"
+    with store.locked(key), disk_told(run.folder):
+        stage = store.work / key
+        shutil.rmtree(stage, ignore_errors=True)
+        (stage / "model").mkdir(parents=True)
+        for file in differing(store, source, run.folder / "model"):
+            (stage / "model" / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, stage / "model" / file)
+        limit_answers(stage / "model", longest)
+        for name, text in pages.items():
+            (stage / name).write_bytes(text.encode())
+        sync_tree(stage)
+        if run.folder.exists():
+            staged = [file.relative_to(stage) for file in visible_files(stage)]
+            for file in sorted(staged, key=lambda file: file.name == "run.json"):
+                (run.folder / file).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(stage / file, run.folder / file)
+            sync_folder(run.folder)
+        else:
+            run.folder.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(stage, run.folder)
+            sync_folder(run.folder.parent)
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def differing(store: Store, source: Path, copy: Path) -> list[Path]:
+    """Files below a folder, relative to it, that a copy lacks or has with other bytes."""
+    files = [file.relative_to(source) for file in visible_files(source)]
+    there = [file for file in files if (copy / file).is_file()]
+    pairs = zip(
+        there, store.hashes.of(source / f for f in there), store.hashes.of(copy / f for f in there), strict=True
+    )
+    same = {file for file, one, other in pairs if one == other}
+    return [file for file in files if file not in same]
 
 
 def gathered(opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact], name: str) -> RunFacts:
@@ -189,14 +324,14 @@ def made(role: str, artifact: Artifact) -> Made:
 
 
 def environment(model: Artifact, trained: TrainedFacts) -> Environment:
-    """Where the figures come from."""
-    machine = model.manifest["made_with"]["machine"]
+    """Where the figures come from: what the model was made with, whatever is installed by now."""
+    made_with = model.manifest["made_with"]
     return Environment(
-        luthier=version("luthier"),
-        python=platform.python_version(),
-        torch=version("torch"),
-        machine=machine["processor"],
-        threads=machine["threads"],
+        luthier=made_with["packages"]["luthier"],
+        python=made_with["python"],
+        torch=made_with["packages"]["torch"],
+        machine=made_with["machine"]["processor"],
+        threads=made_with["machine"]["threads"],
         device=trained.device,
         precision=trained.precision,
     )
@@ -211,7 +346,10 @@ def _lines(path: Path) -> list[str]:
 
 def next_command(opened: RecipeFile, store: Store, name: str) -> str:
     """What the user types to use the model on new data."""
-    table = opened.path(opened.recipe.task.paths()[TABLE])
+    written = opened.recipe.task.paths()[TABLE]
+    table = opened.folder / written
+    with contextlib.suppress(UserError):  # a table that is not there any more is named as it was
+        table = opened.path(written)
     fresh = table.with_name(f"{table.stem}_new{table.suffix}")
     source = os.path.relpath(fresh if fresh.exists() else table)
     suffix = table.suffix if table.suffix in FORMATS else ".csv"
@@ -220,21 +358,35 @@ def next_command(opened: RecipeFile, store: Store, name: str) -> str:
     return f"luthier apply {name} {source} cleaned{suffix}" + ("" if nearby else f" --store {where}")
 
 
-def apply(store: Store, name: str, source: Path, target: Path) -> dict[str, Any]:
+def verdict_in_words(entry: Mapping[str, Any]) -> str:
+    """What whoever uses a run's model must know of its release checks; nothing where they passed."""
+    if entry["released"]:
+        return ""
+    if not any(check.get("required", True) for check in entry["recipe"]["gate"]["checks"]):
+        return f"no release check was required of {entry['name']}, so nothing says that its model may be used"
+    return f"warning: {entry['name']} is NOT RELEASED: its release checks refused the model"
+
+
+def apply(store: Store, name: str, source: Path, target: Path, base: Path | None = None) -> dict[str, Any]:
     """Write the table again with suggestions and confidences beside the originals; nothing of the user's is overwritten.
 
-    What the model's form says is done as in training: its steps that change the input, its prompt, its lengths.
+    What the model's form says is done as in training: its steps that change the input, its prompt, its lengths. The
+    table is read in passes and never held; what was answered is on disk, so that the same call goes on after a crash.
+    `base` is the folder of the base, where that was moved.
     """
-    from luthier.answering import predictions
     from luthier.reading import detect
 
     entry = find(store, name)
-    recipe = Recipe.model_validate(entry["recipe"])
     if not source.is_file():
         raise UserError("no such file", where=str(source), hint="give the table to work on")
     writable(target)
-    aside: list[Quarantined] = []
-    table = Table(source, recipe.prepare.reader or detect(source), aside.append)
+    stat = identity(source.stat())
+    warning = verdict_in_words(entry)
+    if warning:
+        store.listener.say(warning)
+    opened = settled(recipe_of(store, entry), store)
+    recipe = opened.recipe
+    table = Table(source, recipe.prepare.reader or detect(source))
     missing = [name for name in recipe.task.columns() if table.columns is not None and name not in table.columns]
     if missing:
         raise UserError(
@@ -242,85 +394,95 @@ def apply(store: Store, name: str, source: Path, target: Path) -> dict[str, Any]
             where=str(source),
             hint=f"it has {', '.join(table.columns or [])}",
         )
-    model = store.get(entry["artifacts"]["model"])
+    model = evidence(store, entry, "model")
     form = Form.read(model.path / "model")
-    examples = asked(recipe, entry, table, form)
+    tables = {TABLE: table, **beside_tables(opened)}
     computing = Computing(engine=recipe.predict.engine, device=recipe.device, precision=recipe.train.precision)
-    session = computing.open(model.path / "model", Path(entry["base"]), form.max_length)
-    tell = lambda done, total: store.listener.progress("apply", done, total, {})  # noqa: E731
-    found: dict[int, list[Prediction]] = {}
-    for example, answered in zip(
-        examples, predictions(session, examples, form.task, form.objective, tell), strict=True
-    ):
-        found.setdefault(example.origin["row"], []).append(answered)
-    rows = [
-        {**row.values, **beside(row.values, recipe.task.cells(row.values, found.get(row.line, [])))} for row in table
-    ]
-    write_table(target, rows)
-    result = {"rows": len(rows), "quarantined": len(aside), "predictions": len(examples), "written": str(target)}
-    if aside:
-        put = target.with_name(f"{target.name}.quarantine.jsonl")
-        write_durably(put, "".join(json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in aside).encode())
-        result["quarantine"] = str(put)
-    return result
+    standing_on = base_for(store, entry, base) if adapted(model) else None
+    same = {
+        "model": [model.content, entry["contents"]["base"]],
+        "table": [store.take(each.path).content for each in tables.values()],
+        "settings": [computing.model_dump(mode="json"), table.reader.model_dump(mode="json"), version("luthier")],
+    }
+    with begun(target, same, store.listener) as answers:
+        answers.plan(Questions(recipe.task, tables, form), source)
+        session = computing.open(model.path / "model", standing_on, form.max_length)
+        answer(answers, session, store.listener)
+        result = write(answers, session, form, recipe.task, table, target, stat)
+    return {**result, "released": entry["released"], **({"warning": warning} if warning else {})}
 
 
-def asked(recipe: Recipe, entry: Mapping[str, Any], table: Table, form: Form) -> list[Example]:
-    """The examples of a table to be answered, after the steps that change what the model reads."""
+def settled(opened: RecipeFile, store: Store) -> RecipeFile:
+    """The recipe with device and precision as they are on this machine: what `auto` becomes enters every key."""
+    from luthier.model import device_for, precision_for
+
+    recipe = opened.recipe
+    device = device_for(recipe.device)
+    precision = precision_for(recipe.train.precision, device)
+    chosen = " (auto)" if "auto" in (recipe.device, recipe.train.precision) else ""
+    store.listener.say(f"computing on {device} in {precision}{chosen}")
+    train_settings = recipe.train.model_copy(update={"precision": precision})
+    return opened.model_copy(update={"recipe": recipe.model_copy(update={"device": device, "train": train_settings})})
+
+
+def beside_tables(opened: RecipeFile) -> dict[str, Table]:
+    """The tables that a task reads beside the one with the rows, by role."""
     from luthier.reading import detect
 
-    opened = RecipeFile(recipe=recipe, folder=Path(entry["recipe_folder"]), text="")
-    further = {role: path for role, path in recipe.task.paths().items() if role not in (TABLE, *recipe.task.row_by_row)}
-    tables = {TABLE: table}
-    for role, path in further.items():
-        place = opened.path(path)
-        tables[role] = Table(place, detect(place))
-    examples = [made for made in recipe.task.examples(tables, targets=False) if isinstance(made, Example)]
-    for step in form.steps:
-        examples = [kept for kept in step.apply(examples) if isinstance(kept, Example)]
-    return examples
+    task = opened.recipe.task
+    found = {}
+    for role, path in task.paths().items():
+        if role not in (TABLE, *task.row_by_row):
+            place = opened.path(path)
+            found[role] = Table(place, detect(place))
+    return found
 
 
-def beside(values: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Any]:
-    """New cells under names that the table does not have yet."""
-    renamed = {}
-    for name, cell in cells.items():
-        while name in values or name in renamed:
-            name += "_"
-        renamed[name] = cell
-    return renamed
+def adapted(model: Artifact) -> bool:
+    """Whether the model is an adapter, which needs its base."""
+    return (model.path / "model" / "adapter_config.json").exists()
 
 
-def export(store: Store, name: str, form: str, precision: str, target: Path) -> Path:
-    """A release outside the store: `peft` (the adapter as it is) or `hf` (a whole folder, adapter merged), with its card."""
+def export(store: Store, name: str, form: str, precision: str, target: Path, base: Path | None = None) -> Path:
+    """A release outside the store: `peft` (the adapter as it is) or `hf` (a whole folder, adapter merged), with its card.
+
+    `base` is the folder of the base, where that was moved.
+    """
     import torch
 
     from luthier import model as models
 
     entry = find(store, name)
-    if target.exists():
-        raise UserError("exists already and is not overwritten", where=str(target), hint="name another folder")
-    trained_model = store.get(entry["artifacts"]["model"])
-    source = trained_model.path / "model"
-    adapted = (source / "adapter_config.json").exists()
-    if form == "peft" and not adapted:
+    refuse_existing(target)
+    opened, artifacts = reread(store, entry)
+    trained, source = artifacts["model"], artifacts["model"].path / "model"
+    if form == "peft" and not adapted(trained):
         raise UserError("the run trained whole weights, so there is no adapter", where=name, hint="use --to hf")
-    partial = target.with_name(target.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    if form == "peft" or (not adapted and precision == "float32"):
-        shutil.copytree(source, partial)
-    else:
-        model = models.load_trained(source, Path(entry["base"]), device="cpu", precision="float32")
-        whole = models.merged(model).to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
-        with models.quiet():
-            whole.save_pretrained(str(partial))
-            model.tokenizer.save_pretrained(str(partial))
-        shutil.copyfile(source / models.ABOUT, partial / models.ABOUT)
-    limit_answers(partial, Recipe.model_validate(entry["recipe"]).predict.engine.max_new_tokens)
-    facts = reopen(store, entry["name"]).facts
-    trained = facts.trained.model_copy(update={"adapter": adapted and form == "peft"})
-    write_durably(partial / "README.md", card.page(facts.model_copy(update={"trained": trained})).encode())
-    os.rename(partial, target)
+    if warning := verdict_in_words(entry):
+        store.listener.say(warning)
+    partial = unique_beside(target)
+    try:
+        if form == "peft" or (not adapted(trained) and precision == "float32"):
+            shutil.copytree(source, partial)
+        else:
+            standing_on = base_for(store, entry, base) if adapted(trained) else None
+            model = models.load_trained(source, standing_on, device="cpu", precision="float32")
+            whole = models.merged(model).to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
+            partial.mkdir(parents=True)
+            with models.quiet():
+                whole.save_pretrained(str(partial))
+                model.tokenizer.save_pretrained(str(partial))
+            shutil.copyfile(source / models.ABOUT, partial / models.ABOUT)
+        limit_answers(partial, opened.recipe.predict.engine.max_new_tokens)
+        facts = gathered(opened, store, artifacts, entry["name"])
+        about = facts.trained.model_copy(update={"adapter": adapted(trained) and form == "peft"})
+        (partial / "README.md").write_bytes(card.page(facts.model_copy(update={"trained": about})).encode())
+        sync_tree(partial)
+        refuse_existing(target)
+        os.rename(partial, target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import os
 import random
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,14 @@ encode: {max_length: 16}
 train: {precision: float32, epochs: 1}
 score: {metrics: [accuracy, f1], baselines: [majority], latency_samples: 0}
 """
+
+
+@pytest.fixture
+def quick_disk() -> Iterator[Path]:
+    """A folder in memory where there is one: what makes and removes thousands of files need not wait for a disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 def ran(text: str, folder: Path) -> RunFacts:

@@ -11,6 +11,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import typer
+
+from luthier import cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,6 +106,92 @@ def test_init_guesses_the_task(tmp_path: Path, header: str, rows: list[str], exp
     text = (tmp_path / "t.yaml").read_text()
     assert [part for part in expected if part not in text] == []
     assert luthier("validate", str(tmp_path / "t.yaml")).returncode == 0
+
+
+INTERRUPTIBLE = {
+    "run": (["run", "recipes/demo.yaml"], "luthier.flow.run", "goes on from the last checkpoint"),
+    "apply": (
+        ["apply", "x", "a.csv", "b.csv"],
+        "luthier.runs.apply",
+        "what was answered is kept, and the same command",
+    ),
+    "export": (["export", "x", "out"], "luthier.runs.export", "nothing half-made is left"),
+    "report": (["report", "x"], "luthier.runs.reopen", "the pages are whole"),
+    "why": (["why", "x"], "luthier.runs.find", "nothing half-made is left"),
+    "verify": (["verify"], "luthier.store.Store.verify", "nothing half-made is left"),
+    "gc": (["gc"], "luthier.store.Store.gc", "what is left is whole"),
+    "init": (["init", "examples/suppliers.csv"], "luthier.starting.write_recipe", "nothing half-made is left"),
+    "validate": (["validate", "recipes/demo.yaml"], "luthier.recipe_file.load", "nothing half-made is left"),
+}
+
+
+@pytest.mark.parametrize("command", INTERRUPTIBLE)
+def test_every_command_that_is_interrupted_says_what_is_left_and_ends_with_130(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, busy, sentence = INTERRUPTIBLE[command]
+    stored = [] if command in ("run", "init", "validate") else ["--store", str(tmp_path)]
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(busy, interrupted)
+    monkeypatch.setattr(sys, "argv", ["luthier", *arguments, *stored])
+    monkeypatch.setattr(cli, "_keep_libraries_quiet", lambda: None)  # it would last beyond this test
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    told = capsys.readouterr().err
+    assert told.startswith("interrupted; ")
+    assert sentence in told
+
+
+def test_a_question_that_is_interrupted_ends_with_130_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def abort(*_: object, **__: object) -> str:
+        raise typer.Abort
+
+    monkeypatch.setattr(typer, "prompt", abort)
+    with pytest.raises(KeyboardInterrupt):
+        cli._ask("Which?", ["a"], "a")
+
+
+NOISY = """
+import logging, sys, warnings
+from luthier import cli, flow
+
+def noisy(opened, store):
+    store.listener.say("told by Luthier")
+    warnings.warn("warned by a library")
+    warnings.warn("soon gone", FutureWarning)
+    logging.getLogger("some.library").warning("logged by a library")
+    from transformers.utils import logging as of_transformers
+    of_transformers.get_logger("transformers.some").warning("logged by transformers")
+    from huggingface_hub.utils import logging as of_the_hub
+    of_the_hub.get_logger("huggingface_hub.some").warning("logged by the hub")
+    raise KeyboardInterrupt
+
+flow.run = noisy
+sys.argv = ["luthier", "run", "recipes/demo.yaml"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_libraries_warn_of_reaches_the_screen_only_where_it_is_asked_for(asked: bool) -> None:
+    variables = {name: value for name, value in os.environ.items() if not name.endswith("_VERBOSITY")}
+    if asked:
+        variables |= {"PYTHONWARNINGS": "default", "TRANSFORMERS_VERBOSITY": "warning"}
+    done = subprocess.run(
+        [sys.executable, "-c", NOISY], capture_output=True, text=True, cwd=ROOT, env=variables, check=False
+    )
+    assert done.returncode == 130
+    assert "told by Luthier" in done.stderr
+    assert "interrupted; what was finished is kept" in done.stderr
+    for text in ("warned by a library", "soon gone", "logged by transformers"):
+        assert (text in done.stderr) == asked
+    for text in ("logged by a library", "logged by the hub"):
+        assert text not in done.stderr
 
 
 def test_list_shows_every_family_with_files() -> None:

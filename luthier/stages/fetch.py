@@ -7,7 +7,7 @@ from typing import Any
 from luthier.bases import Base
 from luthier.choice import Settings
 from luthier.model import architecture_of
-from luthier.store import Out, stage
+from luthier.store import Artifact, Out, Store, stage
 
 
 class Fetch(Settings):
@@ -23,3 +23,13 @@ def fetch(config: Fetch, out: Out) -> dict[str, Any]:
     """A Hugging Face folder with safetensors, config and tokenizer."""
     facts = config.base.fetch(out)
     return {**facts, "architecture": architecture_of(out.folder)}
+
+
+def fetched(choice: Base, store: Store) -> Artifact:
+    """A base in the store that all of a user's recipes share, fetched into it once, which `store` needs from now on."""
+    shared = store.shared
+    shared.used_by(store)
+    with shared.in_use():
+        base = shared.do(fetch, Fetch(base=choice, identity=choice.identity()))
+        store.uses([base.id])
+    return base
