@@ -217,8 +217,10 @@ def left_out(facts: RunFacts, name: str) -> str:
     if shown == counts.n:
         return ""
     few, small = facts.scores.fewest_entities, counts.n - counts.judged
+    if not counts.judged:
+        return f"{counts.n:,} groups, of which none has the {few} independent examples to be judged by."
     judged = f"{small:,} have fewer than {few} independent examples and are not judged" if small else "all are judged"
-    return f"The {shown} worst of {counts.n:,} groups; {judged}." if shown else f"{counts.n:,} groups; {judged}."
+    return f"The {shown} worst of {counts.n:,} groups; {judged}."
 
 
 def axis_of(figures: Sequence[Figure | None]) -> plots.Span:

@@ -275,7 +275,10 @@ def metric(member: Any, case: Case) -> None:
     lowest, highest = member.unseen({name: float(total) for name, total in sums.items()})
     assert len(lowest) == len(highest), f"{member.kind} has a limit without the other"
     for low, high in zip(lowest, highest, strict=True):
-        more = [float(member.combine({n: sums.get(n, 0.0) + e.get(n, 0.0) for n in {*sums, *e}})) for e in (low, high)]
+        more = [
+            float(member.combine({n: np.asarray(sums.get(n, 0.0) + e.get(n, 0.0)) for n in {*sums, *e}}))
+            for e in (low, high)
+        ]
         assert more[0] <= float(together[0]) <= more[1], f"{member.kind} has limits within its values"
 
 

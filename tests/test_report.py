@@ -218,7 +218,7 @@ def test_a_slice_with_many_groups_is_shown_as_its_worst_and_their_number(n: int,
 
 def test_a_slice_whose_groups_are_all_too_small_is_counted(judged: RunFacts) -> None:
     text = Page(report.page(with_groups(judged, "country", {}, n=5000))).text
-    assert "country 5,000 groups; 5,000 have fewer than 10 independent examples and are not judged. Training" in text
+    assert "country 5,000 groups, of which none has the 10 independent examples to be judged by. Training" in text
 
 
 def test_a_group_is_small_by_its_independent_examples(judged: RunFacts) -> None:
