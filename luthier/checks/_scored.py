@@ -22,7 +22,7 @@ NAMED = 5  # groups that a note names; the rest is counted
 class Scored(Check):
     """A check of a metric, which needs enough independent entities."""
 
-    # recipes of before call it min_n
+    # recipes of earlier versions call it min_n
     min_entities: int | None = Field(default=None, ge=1, validation_alias=AliasChoices("min_entities", "min_n"))
     """Fewest entities (suppliers, patients; rows, where the split names none) to judge by, 1 or more; with less the
     verdict is "not enough data". Left out, 10 for a metric that is a mean of scores from 0 to 1 and 20 for others: from

@@ -37,7 +37,7 @@ class Metric(Choice):
     def combine(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
         """The metric from weighted sums of statistics, name -> (...): (...), nan where undefined.
 
-        The axes are bootstrap draws, so this must be vectorised. A name that no prediction had is not there.
+        The axes are draws, so this must be vectorised. A name that no prediction had is not there.
         """
         raise NotImplementedError
 
