@@ -1,7 +1,7 @@
 """Coverage and width of the gate's intervals, by simulation: the tables of docs/intervals.md.
 
-`python benchmarks/intervals.py [TRIALS]` prints them; 2,000 trials (the default) take about twenty minutes on one core, and
-a coverage is then known to within about one percentage point.
+`python benchmarks/intervals.py [TRIALS]` prints them. 200 trials, the default, take a few minutes on one core; the tables of
+the page have 2,000 for shares, which take an hour, and a coverage is then known to about one percentage point.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def without_limits(trials: int) -> Iterable[list[str]]:
 
 
 if __name__ == "__main__":
-    trials = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    trials = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     print("\n## Shares\n")
     table(["entities", "values each", "ICC", *(f"share {share:g}" for share in SHARES)], shares(trials))
     print("\n## Entities of unlike sizes\n")
