@@ -12,7 +12,6 @@ from luthier.choice import find
 from luthier.facts import Figure, Made, RunFacts
 from luthier.plots import known
 from luthier.report import (
-    FEW,
     TUNED,
     best_baseline,
     comparison,
@@ -52,8 +51,7 @@ def page(facts: RunFacts) -> str:
         "unseen": figure(facts, TUNED, ("unseen", "true")),
         "loading": loading(facts),
         "adapter": facts.trained.adapter,
-        "FEW": FEW,
-        "NAMED": NAMED,
+        "few": facts.scores.fewest_entities,
     }
     text = environment.get_template("card.md").render(view)
     return encodable(re.sub(r"\n{3,}", "\n\n", text))
@@ -95,14 +93,20 @@ def evidence(lineage: Sequence[Made]) -> dict[str, str]:
 
 def weakest(facts: RunFacts) -> list[tuple[str, str, Figure, str]]:
     """Groups with the worst main metric that are large enough to say so: slice, value, figure, comparison."""
-    large = [(name, value, f) for name, value, f in groups(facts) if f.n >= FEW and known(f.estimate)]
+    few = facts.scores.fewest_entities
+    large = [(name, value, f) for name, value, f in groups(facts) if f.entities >= few and known(f.estimate)]
     worst = sorted(large, key=lambda group: goodness(facts, group[2]))[:WORST]
     return [(name, value, f, comparison(facts, f, best_baseline(facts, (name, value)))[1]) for name, value, f in worst]
 
 
-def small(facts: RunFacts) -> list[str]:
-    """Groups with too few test examples to judge."""
-    return [f"{name} {value or '(empty)'} (n {f.n})" for name, value, f in groups(facts) if f.n < FEW]
+def small(facts: RunFacts) -> str:
+    """Groups with too few independent test examples to judge: the first of them by name, the rest counted."""
+    few = facts.scores.fewest_entities
+    names = [f"{name} {value or '(empty)'} ({f.entities})" for name, value, f in groups(facts) if f.entities < few]
+    more = sum(counts.n - counts.judged for counts in facts.scores.groups.values()) - len(names[:NAMED])
+    if not names:
+        return f"{more:,} of them" if more else ""
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more else "")
 
 
 def groups(facts: RunFacts) -> list[tuple[str, str, Figure]]:

@@ -91,9 +91,34 @@ class LatencyFacts(Facts):
     """Time of single requests, milliseconds."""
 
     samples: list[float]
-    n: int
-    p50: float
-    p95: float
+
+    @property
+    def n(self) -> int:
+        """Requests."""
+        return len(self.samples)
+
+    def quantile(self, share: float) -> float | None:
+        """The smallest sample that at least this share of the samples does not exceed; None without samples."""
+        import numpy as np
+
+        return float(np.quantile(self.samples, share, method="inverted_cdf")) if self.samples else None
+
+    def interval(self, share: float, level: float = 0.95) -> tuple[float, float] | None:
+        """An interval for a quantile from two order statistics, whatever the distribution; None where n allows none.
+
+        The number of samples below the true quantile is binomial(n, share). For a p95 it takes 72 samples until the
+        largest of them is an upper end at 95 %.
+        """
+        from scipy.stats import binom
+
+        if not self.samples:
+            return None
+        low = int(binom.ppf((1 - level) / 2, self.n, share))  # 1-based ranks
+        high = int(binom.ppf((1 + level) / 2, self.n, share)) + 1
+        if low < 1 or high > self.n:
+            return None
+        ordered = sorted(self.samples)
+        return ordered[low - 1], ordered[high - 1]
 
 
 class MeasuredFacts(Facts):
@@ -125,6 +150,13 @@ class SystemScores(Facts):
     slices: dict[str, dict[str, Figures]] = {}  # slice -> value -> figures
 
 
+class Groups(Facts):
+    """How many values a slice has in what was asked; of many the worst alone are scored."""
+
+    n: int
+    judged: int  # those with enough independent units for the main metric
+
+
 class Confusion(Facts):
     """Counts by truth (rows) and answer (columns)."""
 
@@ -138,6 +170,8 @@ class Scores(Facts):
     main: str
     order: list[str]  # names of the systems, the model last
     higher_is_better: dict[str, bool]  # by metric
+    fewest_entities: int  # independent units from which a figure of the main metric says something
+    groups: dict[str, Groups]  # slice -> how many there are
     systems: dict[str, SystemScores]
     confusion: Confusion | None
 

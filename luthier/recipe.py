@@ -131,8 +131,8 @@ class ScoreSettings(Settings):
     """Rivals on the same rows."""
     worst: int = Field(20, ge=0)
     """Worst cases kept for the report."""
-    latency_samples: int = Field(20, ge=0)
-    """Single requests timed for the stage measure, after a warm-up; 0 measures nothing."""
+    latency_samples: int = Field(100, ge=0)
+    """Single requests timed for the stage measure, after a warm-up; 0 measures nothing. A p95 has an interval from 72 on."""
 
 
 class GateSettings(Settings):

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 TUNED = "tuned"
 NOT_MEASURED = "not measured"
-FEW = 20  # examples below which a group is marked as small
-GROUPS = 15  # groups of a slice shown before the rest is folded away; values of a tally that are shown
+TALLIED = 15  # values of a tally that are shown
 
 
 def page(facts: RunFacts) -> str:
@@ -38,7 +37,6 @@ def page(facts: RunFacts) -> str:
         "units": units(facts),
         "systems": system_rows(facts),
         "slices": slice_plots(facts),
-        "unbroken": unbroken(facts),
         "curves": curves(facts),
         "evaluations": evaluations(facts),
         "confusion": confusion(scores),
@@ -47,8 +45,6 @@ def page(facts: RunFacts) -> str:
         "splits": shares(facts.prepared.splits),
         "leaks": leaks(facts),
         "tallies": [tally(name, counts) for name, counts in counted(facts)],
-        "FEW": FEW,
-        "GROUPS": GROUPS,
     }
     return encodable(templates(html=True).get_template("report.html").render(view))
 
@@ -196,7 +192,7 @@ class GroupRow:
 
 
 def slice_plots(facts: RunFacts) -> list[dict[str, Any]]:
-    """For each slice, rows with the model beside the best rival of that very group, larger groups first."""
+    """For each slice, rows with the model beside the best rival of that very group: larger groups first, or the worst."""
     sliced = facts.scores.systems[TUNED].slices
     found = []
     for name, groups in sorted(sliced.items(), key=lambda item: (item[0] != "column", item[0] != "unseen", item[0])):
@@ -208,15 +204,23 @@ def slice_plots(facts: RunFacts) -> list[dict[str, Any]]:
         for row in rows:
             beside = [(row.rival[0], row.rival[1], "rival")] if row.rival else []
             row.plot = strip(axis, [(TUNED, row.tuned, TUNED), *beside])
-        rows.sort(key=lambda row: -row.tuned.n if row.tuned else 0)
-        found.append({"name": name, "rows": rows, "scale": plots.scale(axis)})
+        counted = left_out(facts, name)
+        if not counted:
+            rows.sort(key=lambda row: -row.tuned.n if row.tuned else 0)
+        found.append({"name": name, "rows": rows, "scale": plots.scale(axis), "counted": counted})
     return found
 
 
-def unbroken(facts: RunFacts) -> dict[str, int]:
-    """Slices with so many values that they were not scored by group: name -> number of values."""
-    scored = facts.scores.systems[TUNED].slices
-    return {name: len(counts) for name, counts in facts.prepared.slices.items() if name not in scored}
+def left_out(facts: RunFacts, name: str) -> str:
+    """How many groups a slice has where the worst of them alone are shown; nothing where all are."""
+    counts, shown = facts.scores.groups[name], len(facts.scores.systems[TUNED].slices[name])
+    if shown == counts.n:
+        return ""
+    few, small = facts.scores.fewest_entities, counts.n - counts.judged
+    if not counts.judged:
+        return f"{counts.n:,} groups, of which none has the {few} independent examples to be judged by."
+    judged = f"{small:,} have fewer than {few} independent examples and are not judged" if small else "all are judged"
+    return f"The {shown} worst of {counts.n:,} groups; {judged}."
 
 
 def axis_of(figures: Sequence[Figure | None]) -> plots.Span:
@@ -309,11 +313,11 @@ def counted(facts: RunFacts) -> list[tuple[str, dict[str, int]]]:
 
 def tally(name: str, counts: Mapping[str, int]) -> Tally:
     """Counts for a reader, who is not served by ten thousand rows."""
-    if len(counts) <= GROUPS:
+    if len(counts) <= TALLIED:
         return Tally(name, dict(counts), 0, 0)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    rest = ordered[GROUPS:]
-    return Tally(name, dict(ordered[:GROUPS]), len(rest), sum(n for _, n in rest))
+    rest = ordered[TALLIED:]
+    return Tally(name, dict(ordered[:TALLIED]), len(rest), sum(n for _, n in rest))
 
 
 def shares(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:

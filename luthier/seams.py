@@ -274,6 +274,7 @@ class Verdict:
     unit: str = ""
     evidence: list[str] = field(default_factory=list)  # artifact ids
     note: str = ""
+    entities: int = 0  # independent units among the n; 0 where there is no such thing
 
     @property
     def blocks(self) -> bool:

@@ -17,7 +17,7 @@ def table(done: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from luthier.report import number
+    from luthier.report import figure, number
 
     facts, console = done.facts, Console(highlight=False)
     main, scored = facts.scores.main, facts.scores
@@ -27,11 +27,10 @@ def table(done: Run) -> None:
     for heading in ["", *(["seen", "unseen"] if unseen else []), "all", "95 % interval", "n"]:
         scores.add_column(heading, justify="left" if not heading else "right")
     for name in scored.order:
-        system = scored.systems[name]
-        figure = system.metrics[main]
-        parts = [share(system.slices["unseen"].get(v, {}).get(main)) for v in ("false", "true")] if unseen else []
-        low_high = "–".join(f"{bound:.3f}" for bound in figure.interval) if figure.interval else "not enough data"
-        scores.add_row(NAMES.get(name, name), *parts, share(figure), low_high, str(figure.n))
+        found = scored.systems[name].metrics[main]
+        parts = [share(figure(facts, name, ("unseen", value))) for value in ("false", "true")] if unseen else []
+        low_high = "–".join(f"{bound:.3f}" for bound in found.interval) if found.interval else "not enough data"
+        scores.add_row(NAMES.get(name, name), *parts, share(found), low_high, str(found.n))
     console.print(scores)
     if facts.verdicts:
         checks = Table(title="release checks", title_justify="left")
@@ -40,7 +39,10 @@ def table(done: Run) -> None:
         for verdict in facts.verdicts:
             estimate = number(verdict.estimate, verdict.unit)
             kind = "required" if verdict.required else "advisory"
-            checks.add_row(f"{MARKS[verdict.outcome]} {verdict.outcome}", verdict.check, estimate, str(verdict.n), kind)
+            n = str(verdict.n)
+            if verdict.entities and verdict.entities != verdict.n:
+                n += f" ({verdict.entities} independent)"
+            checks.add_row(f"{MARKS[verdict.outcome]} {verdict.outcome}", verdict.check, estimate, n, kind)
         console.print(checks)
     reused = [role for role, artifact in done.artifacts.items() if artifact.reused and role != "base"]
     if len(reused) == len(done.artifacts) - 1:

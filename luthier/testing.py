@@ -245,7 +245,7 @@ def baseline(member: Any, case: Case) -> None:
 
 
 def metric(member: Any, case: Case) -> None:
-    """It is additive, prefers right answers in its direction, and computes many draws at once."""
+    """It is additive, prefers right answers in its direction, computes many draws at once, and knows its limits."""
     import numpy as np
 
     from luthier.resample import totals, value
@@ -262,6 +262,24 @@ def metric(member: Any, case: Case) -> None:
     assert together.shape == (2,), f"combine of {member.kind} keeps the axes"
     assert float(together[0]) == float(member.combine(sums))
     assert all(isinstance(figure, float) for figure in member.details(sums).values())
+    assert not any(member.wrong(p, examples[p.id]) for p in case.predictions), f"{member.kind} calls a target wrong"
+    assert any(member.wrong(p, examples[p.id]) for p in case.wrong), f"{member.kind} finds no error"
+    if member.mean_of:
+        score, weight = (float(sums.get(name, 0.0)) for name in member.mean_of)
+        assert np.isclose(float(member.combine(sums)), score / weight), f"{member.kind} is not the mean that it says"
+        weights = [
+            [member.per_example(p, examples[p.id]).get(member.mean_of[1]) for p in answers]
+            for answers in (case.predictions, case.wrong)
+        ]
+        assert weights[0] == weights[1], f"{member.kind} weighs an example by its answer"
+    lowest, highest = member.unseen({name: float(total) for name, total in sums.items()})
+    assert len(lowest) == len(highest), f"{member.kind} has a limit without the other"
+    for low, high in zip(lowest, highest, strict=True):
+        more = [
+            float(member.combine({n: np.asarray(sums.get(n, 0.0) + e.get(n, 0.0)) for n in {*sums, *e}}))
+            for e in (low, high)
+        ]
+        assert more[0] <= float(together[0]) <= more[1], f"{member.kind} has limits within its values"
 
 
 def check(member: Any, case: Case) -> None:

@@ -392,4 +392,4 @@ def test_ten_times_the_rows_need_no_more_memory(tmp_path: Path, monkeypatch: pyt
     for n in (1000, 1000, 6000):  # the first warms up; 1,000 lines are looked at to find the delimiter
         source = table(tmp_path / "t.csv", n, n)
         peaks.append(peak(lambda source=source, n=n: applied(source, tmp_path / f"{len(peaks)}.csv", Forgetful())))
-    assert peaks[2] - peaks[1] < 150_000, "5,000 examples that are held are over a million bytes"
+    assert peaks[2] - peaks[1] < 400_000, "5,000 examples that are held are over a million bytes"

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from conftest import changed, share
+from conftest import changed, share, with_groups
 from ruamel.yaml import YAML
 
 from luthier import card
@@ -98,15 +98,16 @@ def test_each_system_stands_with_interval_n_and_evidence(judged: RunFacts) -> No
     ) in evaluated
     assert "**0.935 (0.898 to 0.959, n 260)**; tuned wins: 0.935 vs 0.712." in evaluated
     assert (
-        f"p50 611 ms, p95 742 ms over 20 single requests on AMD EPYC 7B13 with 2 threads (`{ids['measure']}`)"
-        in evaluated
+        "p50 611 ms (611 to 742 ms), p95 742 ms (742 to 811 ms) over 100 single requests "
+        f"on AMD EPYC 7B13 with 2 threads (`{ids['measure']}`)" in evaluated
     )
 
 
 def test_each_check_stands_with_its_evidence(judged: RunFacts) -> None:
     checks = section(card.page(judged), "Release checks")
     assert (
-        r"| failed | exact_match \>= 0.9 where unseen=true | 0.833 | 0.720 to 0.907 | 60 | 0.900 | required "
+        r"| failed | exact_match \>= 0.9 where unseen=true | 0.833 | 0.720 to 0.907 | 60 (12 independent) | 0.900 "
+        "| required "
         "| `predict-77e1b2c3d4f5` |"
     ) in checks
     assert checks.count("\n| ") == 1 + len(judged.verdicts)
@@ -134,7 +135,7 @@ def test_limits_name_the_weak_the_unseen_and_the_small(judged: RunFacts) -> None
     limits = section(card.page(judged), "Limits")
     assert "unseen in training): exact_match 0.833 (0.720 to 0.907, n 60)" in limits
     assert "  - column weight: 0.811 (0.686 to 0.894, n 53); rules wins: 0.981 vs 0.811." in limits
-    assert "too few to judge: country FI (n 7)." in limits
+    assert "fewer than 10 independent test examples, too few to judge: country FI (2)." in limits
     assert (
         r"Check not passed: exact_match \>= 0.8 in every country (not enough data; `predict-77e1b2c3d4f5`)." in limits
     )
@@ -162,10 +163,13 @@ def test_where_lower_is_better_the_card_says_so_and_the_smallest_wins(judged: Ru
 
 
 def test_hundreds_of_small_groups_are_counted_not_listed(judged: RunFacts) -> None:
-    country = {f"X{number}": judged.scores.systems["tuned"].slices["country"]["FI"] for number in range(300)}
-    limits = section(card.page(changed(judged, "scores.systems.tuned.slices.country", country)), "Limits")
-    assert "too few to judge: country X0 (n 7), country X1 (n 7)," in limits
-    assert "country X19 (n 7) and 280 more." in limits
+    fi = judged.scores.systems["tuned"].slices["country"]["FI"]
+    country = {f"X{number}": fi for number in range(300)}
+    limits = section(card.page(with_groups(judged, "country", country)), "Limits")
+    assert "too few to judge: country X0 (2), country X1 (2)," in limits
+    assert "country X19 (2) and 280 more." in limits
+    limits = section(card.page(with_groups(judged, "country", {}, n=300)), "Limits")
+    assert "- Groups of fewer than 10 independent test examples, too few to judge: 300 of them." in limits
 
 
 def test_a_run_with_nothing_measured_says_so_and_invents_nothing(unmeasured: RunFacts) -> None:
@@ -178,7 +182,7 @@ def test_a_run_with_nothing_measured_says_so_and_invents_nothing(unmeasured: Run
         "The recipe has no release checks.",
         "Best on validation: not measured.",
         "Held-out values (unseen in training): not measured.",
-        "Groups of at least 20 test examples: not measured.",
+        "Groups of at least 10 independent test examples: not measured.",
     ):
         assert said in page
     assert not re.search(r"\b(nan|None|undefined)\b", page)

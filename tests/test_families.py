@@ -146,6 +146,18 @@ def test_every_member_has_its_row_in_the_table_and_every_family_its_behaviour() 
             "def combine(self, sums): import numpy as np; return np.asarray(sums['score'].sum() / sums['n'].sum())",
             "keeps the axes",
         ),
+        (
+            "def combine(self, sums): return (sums['score'] / sums['n']) ** 2",
+            "is not the mean that it says",
+        ),
+        (
+            "def per_example(self, prediction, example): n = 1.0 + len(str(prediction.output)); return {'n': n, 'score': n * (prediction.output == prediction.target)}",
+            "weighs an example by its answer",
+        ),
+        (
+            "def unseen(self, typical): return [{'n': 1.0, 'score': 1.0}], [{'n': 1.0, 'score': 1.0}]",
+            "has limits within its values",
+        ),
     ],
 )
 def test_a_member_that_breaks_a_promise_is_told_which(place: Path, harm: str, promise: str) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from conftest import changed, share
+from conftest import changed, share, with_groups
 
 from luthier import report
 from luthier.facts import Confusion, ErrorPattern, Figure, FlowStep, Preview, RunFacts, Scores, WorstCase
@@ -182,12 +182,13 @@ def test_a_difference_carries_its_unit(judged: RunFacts) -> None:
 def test_every_check_is_shown_with_its_evidence_in_numbers(judged: RunFacts) -> None:
     text = Page(report.page(judged)).text
     assert "passed exact_match above rules by 0.05 0.223 0.171 to 0.290 260 0.050 required" in text
-    assert "failed exact_match >= 0.9 where unseen=true 0.833 0.720 to 0.907 60 0.900 required" in text
+    assert "failed exact_match >= 0.9 where unseen=true 0.833 0.720 to 0.907 60 12 independent 0.900 required" in text
     assert (
-        "not enough data exact_match >= 0.8 in every country fewer than 20: CH (n 17), SE (n 14), PT (n 11), FI (n 7) "
+        "not enough data exact_match >= 0.8 in every country fewer than 10 entities: CH (9), SE (7), PT (6), FI (2) "
         "not measured not measured 260 0.800 required"
     ) in text
-    assert "passed p95 latency <= 900 ms 742 ms 698 to 811 ms 20 900 ms advisory" in text
+    assert "passed p95 latency <= 900 ms 742 ms 742 to 811 ms 100 900 ms advisory" in text
+    assert "p50 611 ms 611 to 742 ms p95 742 ms 742 to 811 ms Requests 100, one at a time" in text
 
 
 def test_a_group_where_the_rules_are_better_says_so(judged: RunFacts) -> None:
@@ -198,12 +199,33 @@ def test_a_group_where_the_rules_are_better_says_so(judged: RunFacts) -> None:
     assert "FI 1.000 n 7 few tuned ahead" in text
 
 
-def test_groups_beyond_the_first_fifteen_are_folded_away_and_none_is_lost(judged: RunFacts) -> None:
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (3, ""),
+        (4, "The 3 worst of 4 groups; 2 have fewer than 10 independent examples and are not judged."),
+        (1234, "The 3 worst of 1,234 groups; 1,232 have fewer than 10 independent examples and are not judged."),
+    ],
+)
+def test_a_slice_with_many_groups_is_shown_as_its_worst_and_their_number(n: int, said: str, judged: RunFacts) -> None:
     groups = judged.scores.systems["tuned"].slices["country"]
-    more = {f"X{number}": groups["FI"] for number in range(17)}
-    text = Page(report.page(changed(judged, "scores.systems.tuned.slices.country", groups | more))).text
-    assert "5 smaller groups" in text
-    assert all(f"X{number} 1.000 n 7" in text for number in range(17))
+    facts = with_groups(judged, "country", groups, n=n)
+    [country] = [slice for slice in report.slice_plots(facts) if slice["name"] == "country"]
+    assert country["counted"] == said
+    assert [row.value for row in country["rows"]] == (list(groups) if said else ["DE", "FR", "FI"])
+    assert said in Page(report.page(facts)).text
+
+
+def test_a_slice_whose_groups_are_all_too_small_is_counted(judged: RunFacts) -> None:
+    text = Page(report.page(with_groups(judged, "country", {}, n=5000))).text
+    assert "country 5,000 groups, of which none has the 10 independent examples to be judged by. Training" in text
+
+
+def test_a_group_is_small_by_its_independent_examples(judged: RunFacts) -> None:
+    groups = {"DE": {"exact_match": share(0.9, (0.6, 1.0), n=500, entities=9)}}
+    assert "DE 0.900 n 500 few" in Page(report.page(with_groups(judged, "country", groups))).text
+    groups = {"DE": {"exact_match": share(0.9, (0.6, 1.0), n=10, entities=10)}}
+    assert "DE 0.900 n 10 tuned" in Page(report.page(with_groups(judged, "country", groups))).text
 
 
 def test_ten_thousand_groups_do_not_flood_the_page(letters: RunFacts) -> None:
@@ -211,8 +233,6 @@ def test_ten_thousand_groups_do_not_flood_the_page(letters: RunFacts) -> None:
     page = report.page(changed(changed(letters, "prepared.slices.owner", owners), "prepared.labels", owners))
     assert len(page) < len(report.page(letters)) + 20_000
     text = Page(page).text
-    assert "Too many values to be measured by group: owner (10,000)." in text
-    assert "names no slices" not in text
     assert text.count("value examples owner 7 2 owner 0 1 owner 1 1 ") == 2
     assert text.count("9,985 more values of 9,985 examples together") == 2
 
@@ -250,9 +270,7 @@ def test_text_of_the_users_rows_is_never_markup(judged: RunFacts) -> None:
     facts = changed(
         facts, "lineage.0", facts.lineage[0].model_copy(update={"artifact": ATTACK, "inputs": {ATTACK: ATTACK}})
     )
-    page = report.page(
-        changed(facts, "scores.systems.tuned.slices", {ATTACK: {ATTACK: facts.scores.systems["rules"].metrics}})
-    )
+    page = report.page(with_groups(facts, ATTACK, {ATTACK: facts.scores.systems["rules"].metrics}))
     assert "<script" not in page
     assert not [key for _, attributes in Page(page).elements for key in attributes if key.startswith("on")]
 

@@ -1,20 +1,43 @@
-"""What checks on predictions share: finding the metric or baseline that a check names, bounds, and citing evidence."""
+"""What checks on predictions share: how many entities they need, bounds, the metric that they name, and citing evidence."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from luthier.checks import Check, Evidence
 from luthier.errors import UserError
 from luthier.metrics import Metric
 
+if TYPE_CHECKING:
+    from luthier.resample import Estimate
+
 WHERE = "gate.checks"
+NAMED = 5  # groups that a note names; the rest is counted
 
 
-class Bounded(Check):
+class Scored(Check):
+    """A check of a metric, which needs enough independent entities."""
+
+    # recipes of earlier versions call it min_n
+    min_entities: int | None = Field(default=None, ge=1, validation_alias=AliasChoices("min_entities", "min_n"))
+    """Fewest entities (suppliers, patients; rows, where the split names none) to judge by, 1 or more; with less the
+    verdict is "not enough data". Left out, 10 for a metric that is a mean of scores from 0 to 1 and 20 for others: from
+    there on their 95 % intervals cover what they promise."""
+
+    def needed(self, metric: Metric) -> int:
+        """Entities that this check needs."""
+        return self.min_entities or metric.fewest_entities
+
+    def too_few(self, metric: Metric, entities: int) -> str:
+        """`3 entities; 10 are needed`, or nothing."""
+        return f"{entities} entities; {self.needed(metric)} are needed" if entities < self.needed(metric) else ""
+
+
+class Bounded(Scored):
     """A check that a metric reaches a value: a floor, or a ceiling for a metric that is better when lower."""
 
     metric: str
@@ -23,6 +46,9 @@ class Bounded(Check):
     """The floor, in the metric's unit (a share is 0..1), for a metric that is better when higher."""
     at_most: float | None = Field(default=None, allow_inf_nan=False)
     """The ceiling, in the metric's unit, for a metric that is better when lower."""
+    confidence: Literal["interval", "estimate"] = "interval"
+    """What must reach the bound: the worse end of the 95 % `interval`, or the `estimate` alone. An estimate that reaches
+    it while that end does not is "not enough data"."""
 
     def misfit(self, metric: Metric) -> str:
         """Why the bound does not suit the metric, or nothing; told when the recipe is loaded."""
@@ -45,6 +71,12 @@ class Bounded(Check):
         """Whether a value misses the bound by more than rounding."""
         return below(value, self.bound) if self.at_least is not None else below(-value, -self.bound)
 
+    def shown(self, found: Estimate) -> bool:
+        """Whether an estimate that reaches the bound is enough, by its interval where that is asked for."""
+        if self.confidence == "estimate":
+            return True
+        return found.interval is not None and not any(self.misses(end) for end in found.interval)
+
     def named(self) -> str:
         """`exact_match >= 0.9`."""
         return f"{self.metric} {'>=' if self.at_least is not None else '<='} {self.bound:g}"
@@ -60,6 +92,12 @@ def metric_of(evidence: Evidence, name: str) -> Metric:
 def known(names: Iterable[str]) -> str:
     """`known: accuracy, f1`."""
     return f"known: {', '.join(sorted(names)) or 'none'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`DE, FR`, or the first five `and 213 more`."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def below(value: float, floor: float) -> bool:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from luthier.checks import Check, Evidence, described, within
-from luthier.checks._scored import WHERE, below, cited, defined, known, metric_of
+from luthier.checks import Evidence, described, within
+from luthier.checks._scored import WHERE, Scored, below, cited, defined, known, metric_of
 from luthier.errors import UserError
 from luthier.metrics import Metric
 from luthier.seams import Verdict
@@ -15,12 +15,9 @@ from luthier.seams import Verdict
 if TYPE_CHECKING:
     from luthier.resample import Estimate
 
-# Even if all differ to the same side, a two-sided sign test at 5 % needs 6 independent units: 2 * 0.5**5 = 0.0625.
-FEWEST_ENTITIES = 6
 
-
-class BetterThan(Check):
-    """Passed when the gain is as large as asked and its 95 % interval, paired and drawn by entity, lies above 0."""
+class BetterThan(Scored):
+    """Passed when the gain is as large as asked and its 95 % interval, paired and by entity, lies above 0."""
 
     baseline: str
     """Name of a scored baseline, such as `untuned`."""
@@ -47,7 +44,7 @@ class BetterThan(Check):
         asked = {prediction.id for prediction in baseline}  # a rival may have answered a sample of the rows
         candidate = [p for p in within(evidence.candidate, self.where) if p.id in asked]
         found = paired(metric, candidate, baseline, evidence.examples, evidence.seed)
-        outcome, note = self._outcome(found)
+        outcome, note = self._outcome(metric, found)
         return Verdict(
             check=f"{name} {'above' if metric.higher_is_better else 'below'} {self.baseline}"
             + (f" by {self.by:g}" if self.by else "")
@@ -61,15 +58,16 @@ class BetterThan(Check):
             unit=metric.unit,
             evidence=cited(evidence, "candidate", self.baseline),
             note=note,
+            entities=found.entities,
         )
 
-    def _outcome(self, found: Estimate) -> tuple[str, str]:
+    def _outcome(self, metric: Metric, found: Estimate) -> tuple[str, str]:
+        if few := self.too_few(metric, found.entities):
+            return "not enough data", few
         if defined(found.estimate) is None:
             return "not enough data", "the difference is undefined on these predictions"
         if below(found.estimate, self.by):
             return "failed", ""
-        if found.entities < FEWEST_ENTITIES:
-            return "not enough data", f"{found.entities} entities; {FEWEST_ENTITIES} are needed"
         if found.interval is None:
             return "not enough data", f"no interval can be given for {found.entities} entities"
         if found.interval[0] <= 0:

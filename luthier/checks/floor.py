@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from luthier.checks import Evidence, described, within
 from luthier.checks._scored import Bounded, cited, defined, metric_of
+from luthier.metrics import Metric
 from luthier.seams import Verdict
 
 if TYPE_CHECKING:
@@ -15,13 +14,7 @@ if TYPE_CHECKING:
 
 
 class Floor(Bounded):
-    """Passed when the metric reaches the bound on enough predictions."""
-
-    confidence: Literal["estimate", "interval"] = "estimate"
-    """What must reach the bound: the `estimate`, or the worse end of its 95 % `interval`. An estimate that reaches it
-    while that end does not is then "not enough data"."""
-    min_n: int = Field(default=30, ge=1)
-    """Fewest predictions to judge by, 1 or more; with less the verdict is "not enough data"."""
+    """Passed when the metric reaches the bound, by the worse end of its 95 % interval, on enough entities."""
 
     def judge(self, evidence: Evidence) -> Verdict:
         """The verdict over the predictions that `where` selects."""
@@ -30,7 +23,7 @@ class Floor(Bounded):
         metric = metric_of(evidence, self.metric)
         predictions = within(evidence.candidate, self.where)
         found = estimate(metric, predictions, evidence.examples, evidence.seed)
-        outcome, note = self._outcome(found)
+        outcome, note = self._outcome(metric, found)
         return Verdict(
             check=f"{self.named()}{described(self.where)}",
             outcome=outcome,
@@ -42,19 +35,18 @@ class Floor(Bounded):
             unit=metric.unit,
             evidence=cited(evidence, "candidate"),
             note=note,
+            entities=found.entities,
         )
 
-    def _outcome(self, found: Estimate) -> tuple[str, str]:
-        if found.n < self.min_n:
-            return "not enough data", f"{found.n} predictions; {self.min_n} are needed"
+    def _outcome(self, metric: Metric, found: Estimate) -> tuple[str, str]:
+        if few := self.too_few(metric, found.entities):
+            return "not enough data", few
         if defined(found.estimate) is None:
             return "not enough data", "the metric is undefined on these predictions"
         if self.misses(found.estimate):
             return "failed", ""
-        if self.confidence == "estimate":
+        if self.shown(found):
             return "passed", ""
         if found.interval is None:
             return "not enough data", f"no interval can be given for {found.entities} entities"
-        if any(self.misses(end) for end in found.interval):
-            return "not enough data", "the estimate reaches the bound, the worse end of its interval does not"
-        return "passed", ""
+        return "not enough data", "the estimate reaches the bound, the worse end of its interval does not"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -10,9 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from luthier.checks import Check, Evidence
 from luthier.checks._scored import cited
+from luthier.facts import LatencyFacts
 from luthier.seams import Verdict
-
-FEWEST_REQUESTS = 20
 
 
 class Latency(Check):
@@ -30,23 +29,22 @@ class Latency(Check):
         return self
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """The verdict from the samples that the stage `measure` took; 20 requests at least."""
-        samples: list[float] = evidence.measurements.get("latency_ms", {}).get("samples", [])
-        estimate = nearest_rank(samples, self.quantile) if samples else None
-        interval = quantile_interval(samples, self.quantile)
+        """The verdict from the samples that the stage `measure` took; too few for an interval are not enough."""
+        latency = LatencyFacts(**evidence.measurements.get("latency_ms", {"samples": []}))
+        estimate, interval = latency.quantile(self.quantile), latency.interval(self.quantile)
         if estimate is None:
             outcome, note = "not enough data", "no latency was measured"
-        elif len(samples) < FEWEST_REQUESTS:
-            outcome, note = "not enough data", f"{len(samples)} requests; {FEWEST_REQUESTS} are needed"
+        elif interval is None:
+            note = f"{latency.n} requests give no interval; {fewest_requests(self.quantile)} are needed"
+            outcome, note = "not enough data", f"{note} (score.latency_samples)"
         else:
-            outcome = "passed" if estimate <= self.at_most_ms else "failed"
-            note = "" if interval else f"{len(samples)} requests are too few for an interval"
+            outcome, note = "passed" if estimate <= self.at_most_ms else "failed", ""
         return Verdict(
             check=f"p{100 * self.quantile:g} latency <= {self.at_most_ms:g} ms",
             outcome=outcome,
             estimate=estimate,
             interval=interval,
-            n=len(samples),
+            n=latency.n,
             required=self.required,
             threshold=self.at_most_ms,
             unit="ms",
@@ -55,27 +53,6 @@ class Latency(Check):
         )
 
 
-def nearest_rank(samples: Sequence[float], quantile: float) -> float:
-    """The smallest sample that at least this share of the samples does not exceed."""
-    import numpy as np
-
-    return float(np.quantile(np.asarray(samples), quantile, method="inverted_cdf"))
-
-
-def quantile_interval(samples: Sequence[float], quantile: float, level: float = 0.95) -> tuple[float, float] | None:
-    """An interval for a quantile from two order statistics, whatever the distribution; None where n allows none.
-
-    The number of samples below the true quantile is binomial(n, quantile). For a p95 it takes 72 samples until the
-    largest of them is an upper end at 95 %.
-    """
-    from scipy.stats import binom
-
-    n = len(samples)
-    if n == 0:
-        return None
-    low = int(binom.ppf((1 - level) / 2, n, quantile))  # 1-based ranks
-    high = int(binom.ppf((1 + level) / 2, n, quantile)) + 1
-    if low < 1 or high > n:
-        return None
-    ordered = sorted(samples)
-    return float(ordered[low - 1]), float(ordered[high - 1])
+def fewest_requests(quantile: float, level: float = 0.95) -> int:
+    """The number of requests from which the quantile has an interval: 72 for the p95."""
+    return math.ceil(math.log((1 - level) / 2) / math.log(max(quantile, 1 - quantile)))

@@ -4,65 +4,69 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from luthier.checks import Evidence, described, within
-from luthier.checks._scored import WHERE, Bounded, cited, defined, known, metric_of
+from luthier.checks._scored import WHERE, Bounded, cited, defined, known, listed, metric_of
 from luthier.errors import UserError
-from luthier.metrics import Metric
 from luthier.seams import Prediction, Verdict
 
 if TYPE_CHECKING:
     from luthier.resample import Estimate
 
-MOST_DRAWS = 20_000
-
 
 class SubgroupFloor(Bounded):
-    """Passed when each large enough group reaches the bound; estimate, interval and n are those of the worst group.
+    """Passed when each group with enough entities reaches the bound, by the worse end of its interval.
 
-    The worst of many groups is bad by chance too, so its interval is wider: Bonferroni's, which holds for all judged
-    groups at once at 95 %.
+    Estimate, interval and n are those of the group that decides: the worst one. The worst of many groups is bad by chance
+    too, so the intervals are wider: Bonferroni's, which hold for all judged groups at once at 95 %.
     """
 
     slice: str
     """Name of a slice of the recipe, such as `country`; each of its values is a group."""
-    min_n: int = Field(default=20, ge=1)
-    """Fewest predictions to judge a group by, 1 or more."""
     small_groups: Literal["ignore", "block"] = "ignore"
-    """What becomes of groups below `min_n`: `ignore` lists them only, `block` makes the verdict "not enough data"."""
+    """What becomes of groups with too few entities: `ignore` lists them only, `block` makes the verdict "not enough
+    data"."""
 
     def judge(self, evidence: Evidence) -> Verdict:
         """The verdict over the predictions that `where` selects and that have the slice."""
-        from luthier.resample import value
+        from luthier.resample import entities, estimate, value
 
         metric = metric_of(evidence, self.metric)
         groups = self._groups(evidence)
-        large = {name: group for name, group in groups.items() if len(group) >= self.min_n}
-        small = {name: len(group) for name, group in groups.items() if name not in large}
-        found = {name: value(metric, group, evidence.examples) for name, group in large.items()}
-        undefined = [name for name in found if defined(found[name]) is None]
-        values = {name: found[name] for name in found if name not in undefined}
-        failing = [name for name in values if self.misses(values[name])]
+        counts = {name: entities(group) for name, group in groups.items()}
+        small = [name for name in groups if self.too_few(metric, counts[name])]
+        large = {name: group for name, group in groups.items() if name not in small}
+        values = {name: value(metric, group, evidence.examples) for name, group in large.items()}
+        undefined = [name for name in large if defined(values[name]) is None]
+        sign = 1 if metric.higher_is_better else -1
+        worst_first = sorted(large.keys() - undefined, key=lambda name: (sign * values[name], name))
+        failing = [name for name in worst_first if self.misses(values[name])]
+
+        def found(name: str) -> Estimate:
+            return estimate(metric, large[name], evidence.examples, evidence.seed, level=1 - 0.05 / len(large))
+
+        sure = bool(failing) or self.confidence == "estimate"
+        unsure = [] if sure else [name for name in worst_first if not self.shown(found(name))]
         if failing:
             outcome = "failed"
-        elif not values or undefined or (small and self.small_groups == "block"):
+        elif not worst_first or undefined or unsure or (small and self.small_groups == "block"):
             outcome = "not enough data"
         else:
             outcome = "passed"
+        decisive = next(iter([*failing, *unsure, *worst_first]), None)
+        worst = found(decisive) if decisive is not None else None
+        told = {name: f"{name} ({values[name]:.3g})" for name in worst_first}
         notes = []
-        worst: Estimate | None = None
-        if values:
-            sign = 1 if metric.higher_is_better else -1
-            name = min(values, key=lambda name: (sign * values[name], name))
-            worst = simultaneous(metric, large[name], len(large), evidence)
-            notes.append(f"worst: {self.slice}={name} ({values[name]:.3g}, n {len(large[name])})")
+        if decisive is not None:
+            notes.append(f"worst: {self.slice}={decisive} ({values[decisive]:.3g}, {counts[decisive]} entities)")
         if len(failing) > 1:
-            notes.append("beyond the bound: " + ", ".join(f"{name} ({values[name]:.3g})" for name in failing))
+            notes.append("beyond the bound: " + listed([told[name] for name in failing]))
+        if unsure:
+            notes.append("beyond the bound by the end of the interval: " + listed([told[name] for name in unsure]))
         if undefined:
-            notes.append("undefined: " + ", ".join(undefined))
+            notes.append("undefined: " + listed(undefined))
         if small:
-            notes.append(f"fewer than {self.min_n}: " + ", ".join(f"{name} (n {n})" for name, n in small.items()))
+            few = listed([f"{name} ({counts[name]})" for name in small])
+            notes.append(f"fewer than {self.needed(metric)} entities: {few}")
         return Verdict(
             check=f"{self.named()} in every {self.slice}{described(self.where)}",
             outcome=outcome,
@@ -74,6 +78,7 @@ class SubgroupFloor(Bounded):
             unit=metric.unit,
             evidence=cited(evidence, "candidate"),
             note="; ".join(notes),
+            entities=worst.entities if worst else 0,
         )
 
     def _groups(self, evidence: Evidence) -> dict[str, list[Prediction]]:
@@ -86,14 +91,3 @@ class SubgroupFloor(Bounded):
             if self.slice in prediction.slices:
                 groups.setdefault(prediction.slices[self.slice], []).append(prediction)
         return dict(sorted(groups.items()))
-
-
-def simultaneous(metric: Metric, predictions: list[Prediction], n_groups: int, evidence: Evidence) -> Estimate:
-    """The estimate of one group at the level at which the intervals of all groups hold together at 95 %.
-
-    A level further out in the tail takes more draws: as many in proportion as there are groups, up to 20,000.
-    """
-    from luthier.resample import estimate
-
-    draws = min(2000 * n_groups, MOST_DRAWS)
-    return estimate(metric, predictions, evidence.examples, evidence.seed, draws=draws, level=1 - 0.05 / n_groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from luthier.metrics import Metric, Statistics
 from luthier.seams import Answer, Example, Prediction
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 class Mean(Metric):
     """A metric that is the weighted mean of a score from 0 to 1."""
+
+    mean_of: ClassVar[tuple[str, str] | None] = ("score", "n")
+    fewest_entities: ClassVar[int] = 10
 
     def score(self, output: Answer, target: Answer) -> float:
         """How good one output is, 0..1."""
@@ -30,6 +33,10 @@ class Mean(Metric):
         weights, scores = sums["n"], sums["score"]
         share: np.ndarray = np.divide(scores, weights, out=np.full(weights.shape, np.nan), where=weights > 0)
         return share
+
+    def unseen(self, typical: Mapping[str, float]) -> tuple[list[Statistics], list[Statistics]]:
+        """An entity all wrong, and one all right."""
+        return [{"n": typical["n"], "score": 0.0}], [{"n": typical["n"], "score": typical["n"]}]
 
 
 def target_of(prediction: Prediction) -> Answer:

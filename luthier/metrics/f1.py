@@ -21,9 +21,8 @@ class F1(Metric):
     judges: ClassVar[frozenset[str]] = frozenset({"label", "text"})
 
     average: Literal["macro", "micro"] = "macro"
-    """`macro`: plain mean over the labels that occur among the targets, so rare labels count as much as common ones
-    (in a draw of the bootstrap: the labels that occur in that draw); `micro`: over all decisions together, which is
-    accuracy where each example has one label."""
+    """`macro`: plain mean over the labels that occur among the targets, so rare labels count as much as common ones;
+    `micro`: over all decisions together, which is accuracy where each example has one label."""
 
     def per_example(self, prediction: Prediction, example: Example) -> Statistics:
         """A true positive of one label, or a false positive of one and a false negative of another."""
@@ -42,6 +41,22 @@ class F1(Metric):
         n_labels = occurs.sum(axis=-1)
         mean: np.ndarray = np.divide(total, n_labels, out=np.full(total.shape, np.nan), where=n_labels > 0)
         return mean
+
+    def unseen(self, typical: Mapping[str, float]) -> tuple[list[Statistics], list[Statistics]]:
+        """Entities all missed, and said elsewhere as often; and entities all found.
+
+        Of `macro` one for each label that occurs, since a label of which little was seen may be otherwise whatever the
+        others are; of `micro` one with the labels of all.
+        """
+        import numpy as np
+
+        labels, hits, _, missed = _counts({name: np.asarray(value) for name, value in typical.items()})
+        occurring = {label: float(n) for label, n in zip(labels, hits + missed, strict=True) if n > 0}
+        size = sum(occurring.values())
+        entities = [occurring] if self.average == "micro" else [{label: size} for label in occurring]
+        return [{part + label: n for label, n in entity.items() for part in (EXTRA, MISSED)} for entity in entities], [
+            {HIT + label: n for label, n in entity.items()} for entity in entities
+        ]
 
     def details(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`precision of X`, `recall of X` and `f1 of X` for each label X that occurs among the targets."""

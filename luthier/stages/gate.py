@@ -20,7 +20,7 @@ class Gate(Settings):
     seed: int
 
 
-@stage(version=2)
+@stage(version=3)
 def gate(config: Gate, out: Out, examples: Artifact, tuned: Artifact, **others: Artifact) -> dict[str, Any]:
     """File `verdicts`. Inputs beside examples and `tuned`: `measure`, and each baseline by its name."""
     rivals = {name: artifact for name, artifact in others.items() if name != "measure"}

@@ -8,7 +8,6 @@ from typing import Any
 
 from luthier import seams
 from luthier.answering import predictions
-from luthier.checks.latency import nearest_rank
 from luthier.choice import Settings
 from luthier.engines import Computing
 from luthier.facts import LatencyFacts, MeasuredFacts
@@ -26,9 +25,9 @@ class Measure(Settings):
     samples: int
 
 
-@stage(version=2, by_machine=True)
+@stage(version=3, by_machine=True)
 def measure(config: Measure, out: Out, examples: Artifact, model: Artifact, base: Artifact) -> dict[str, Any]:
-    """Facts `latency_ms`: every sample and its quantiles, for requests of the validation split (or of train)."""
+    """Fact `latency_ms`: every sample, for requests of the validation split (or of train)."""
     folder = model.path / "model"
     form = Form.read(folder)
     split = "validation" if examples.facts["splits"]["validation"] else "train"
@@ -41,13 +40,8 @@ def measure(config: Measure, out: Out, examples: Artifact, model: Artifact, base
         if number >= 0:
             samples.append(round(1000 * (time.perf_counter() - start), 3))
             out.progress(number + 1, config.samples)
-    latency = LatencyFacts(
-        samples=samples,
-        n=len(samples),
-        p50=nearest_rank(samples, 0.5),
-        p95=nearest_rank(samples, 0.95),
-    )
     machine = hardware()
+    latency = LatencyFacts(samples=samples)
     return MeasuredFacts(latency_ms=latency, machine=machine["processor"], threads=machine["threads"]).model_dump(
         mode="json"
     )

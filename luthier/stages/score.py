@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from luthier import seams
 from luthier.choice import Settings
-from luthier.facts import Cases, Confusion, ErrorPattern, Figure, Figures, Scores, SystemScores, WorstCase
+from luthier.facts import Cases, Confusion, ErrorPattern, Figure, Figures, Groups, Scores, SystemScores, WorstCase
 from luthier.metrics import Metric
-from luthier.resample import estimate, totals
+from luthier.resample import entities, estimate, totals, value
 from luthier.seams import Example, Label, Prediction
 from luthier.store import Artifact, Out, stage
 from luthier.tasks import Task
 
 TUNED = "tuned"
 CONFUSED = 50  # labels of the largest confusion matrix
-GROUPS = 60  # values of a slice beyond which it is not broken down
+GROUPS = 20  # values of a slice that are all scored; of more, the worst
+WORST = 10  # groups of a slice with more
 
 
 class Score(Settings):
@@ -31,28 +33,43 @@ class Score(Settings):
     seed: int
 
 
-@stage(version=2)
+@stage(version=3)
 def score(config: Score, out: Out, examples: Artifact, tuned: Artifact, **rivals: Artifact) -> dict[str, Any]:
     """File `scores.json` (figures) and `cases.json` (error patterns and worst cases, with row text)."""
     asked = {example.id: example for example in seams.read(examples.path / config.split, Example)}
     systems = {name: list(seams.read(a.path / "predictions", Prediction)) for name, a in rivals.items()}
     systems[TUNED] = best = list(seams.read(tuned.path / "predictions", Prediction))
+    main = config.metrics[0]
+    shown, groups = {}, {}
+    for name in sorted({name for prediction in best for name in prediction.slices}):
+        shown[name], groups[name] = chosen(main, grouped(best, name), asked)
     scores = Scores(
-        main=config.metrics[0].kind,
+        main=main.kind,
         order=list(systems),
         higher_is_better={metric.kind: metric.higher_is_better for metric in config.metrics},
-        systems={
-            name: SystemScores(metrics=figures(config, rows, asked), slices=sliced(config, rows, asked))
-            for name, rows in systems.items()
-        },
+        fewest_entities=main.fewest_entities,
+        groups=groups,
+        systems={name: scored(config, rows, shown, asked) for name, rows in systems.items()},
         confusion=confusion(best),
     )
     (out.folder / "scores.json").write_text(scores.model_dump_json(indent=1), encoding="utf-8")
-    cases = Cases(errors=patterns(best), worst=worst(best, asked, config))
+    errors = [prediction for prediction in best if main.wrong(prediction, asked[prediction.id])]
+    cases = Cases(errors=patterns(errors), worst=worst(errors, asked, config))
     (out.folder / "cases.json").write_text(cases.model_dump_json(indent=1), encoding="utf-8")
     return scores.model_dump(mode="json", include={"main", "order"}) | {
         "systems": {name: system.model_dump(mode="json")["metrics"] for name, system in scores.systems.items()}
     }
+
+
+def scored(
+    config: Score, predictions: Sequence[Prediction], shown: Mapping[str, Sequence[str]], asked: Mapping[str, Example]
+) -> SystemScores:
+    """The figures of all rows, and of the groups shown of each slice, as far as they were answered."""
+    slices = {}
+    for name, groups in shown.items():
+        parts = grouped(predictions, name)
+        slices[name] = {group: figures(config, parts[group], asked) for group in groups if group in parts}
+    return SystemScores(metrics=figures(config, predictions, asked), slices=slices)
 
 
 def figures(config: Score, predictions: Sequence[Prediction], asked: Mapping[str, Example]) -> Figures:
@@ -71,19 +88,26 @@ def figures(config: Score, predictions: Sequence[Prediction], asked: Mapping[str
     return found
 
 
-def sliced(
-    config: Score, predictions: Sequence[Prediction], asked: Mapping[str, Example]
-) -> dict[str, dict[str, Figures]]:
-    """The same figures for every value of every slice."""
-    names = sorted({name for prediction in predictions for name in prediction.slices})
-    found: dict[str, dict[str, Figures]] = {}
-    for name in names:
-        groups: dict[str, list[Prediction]] = {}
-        for prediction in predictions:
-            groups.setdefault(prediction.slices.get(name, ""), []).append(prediction)
-        if len(groups) <= GROUPS:
-            found[name] = {value: figures(config, rows, asked) for value, rows in sorted(groups.items())}
-    return found
+def grouped(predictions: Sequence[Prediction], name: str) -> dict[str, list[Prediction]]:
+    """Predictions by their value of a slice, values in order."""
+    groups: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        groups.setdefault(prediction.slices.get(name, ""), []).append(prediction)
+    return dict(sorted(groups.items()))
+
+
+def chosen(
+    metric: Metric, groups: Mapping[str, Sequence[Prediction]], asked: Mapping[str, Example]
+) -> tuple[list[str], Groups]:
+    """The groups to score, and how many there are: all of a few; of many the worst of those that can be judged."""
+    large = {name: rows for name, rows in groups.items() if entities(rows) >= metric.fewest_entities}
+    counts = Groups(n=len(groups), judged=len(large))
+    if len(groups) <= GROUPS:
+        return list(groups), counts
+    values = {name: value(metric, rows, asked) for name, rows in large.items()}
+    sign = 1 if metric.higher_is_better else -1
+    defined = [name for name in values if not math.isnan(values[name])]
+    return sorted(defined, key=lambda name: (sign * values[name], name))[:WORST], counts
 
 
 def confusion(predictions: Sequence[Prediction]) -> Confusion | None:
@@ -99,10 +123,10 @@ def confusion(predictions: Sequence[Prediction]) -> Confusion | None:
     return Confusion(labels=labels, matrix=matrix)
 
 
-def patterns(predictions: Sequence[Prediction]) -> list[ErrorPattern]:
+def patterns(errors: Sequence[Prediction]) -> list[ErrorPattern]:
     """The commonest ways of being wrong."""
-    wrong = [p for p in predictions if p.output != p.target]
-    counts = Counter(f"{p.slices['column']}: {difference(p)}" if "column" in p.slices else difference(p) for p in wrong)
+    found = ((prediction.slices.get("column"), difference(prediction)) for prediction in errors)
+    counts = Counter(f"{column}: {words}" if column is not None else words for column, words in found)
     return [ErrorPattern(pattern=pattern, n=n) for pattern, n in counts.most_common(10)]
 
 
@@ -130,9 +154,8 @@ def difference(prediction: Prediction) -> str:
     return "letters and digits differ"
 
 
-def worst(predictions: Sequence[Prediction], asked: Mapping[str, Example], config: Score) -> list[WorstCase]:
+def worst(errors: Sequence[Prediction], asked: Mapping[str, Example], config: Score) -> list[WorstCase]:
     """Wrong answers that the model was surest of."""
-    wrong = sorted((p for p in predictions if p.output != p.target), key=lambda p: (-p.confidence, p.id))
     return [
         WorstCase(
             id=p.id,
@@ -142,5 +165,5 @@ def worst(predictions: Sequence[Prediction], asked: Mapping[str, Example], confi
             confidence=p.confidence,
             slices=p.slices,
         )
-        for p in wrong[: config.worst]
+        for p in sorted(errors, key=lambda p: (-p.confidence, p.id))[: config.worst]
     ]

@@ -10,16 +10,20 @@ from scipy.stats import expon
 from luthier.checks import Check, Evidence
 from luthier.checks.better_than import BetterThan
 from luthier.checks.floor import Floor
-from luthier.checks.latency import Latency, quantile_interval
-from luthier.checks.subgroup_floor import SubgroupFloor, simultaneous
+from luthier.checks.latency import Latency, fewest_requests
+from luthier.checks.subgroup_floor import SubgroupFloor
 from luthier.errors import UserError
+from luthier.facts import LatencyFacts
 from luthier.metrics import Metric
 from luthier.metrics.accuracy import Accuracy
 from luthier.metrics.exact_match import ExactMatch
+from luthier.metrics.f1 import F1
+from luthier.resample import estimate
 from luthier.seams import Example, Label, Prediction, Text
 
 
-def graded(hits, misses, prefix="", weight=1.0, **slices):
+def graded(hits, misses, prefix="", weight=1.0, each=1, **slices):
+    """Right and wrong answers; `each` of them belong to one entity."""
     return [
         Prediction(
             id=f"{prefix}{i}",
@@ -27,7 +31,7 @@ def graded(hits, misses, prefix="", weight=1.0, **slices):
             output=Label("yes" if i < hits else "no"),
             target=Label("yes"),
             slices=slices,
-            entity=f"{prefix}{i}",
+            entity=f"{prefix}{i // each}",
             weight=weight,
         )
         for i in range(hits + misses)
@@ -46,6 +50,13 @@ class Invented(Metric):
     def combine(self, sums):
         weight = np.where(sums["n"] > 0, sums["n"], np.nan)
         return sums["words"] / weight
+
+
+class Nowhere(Accuracy):
+    """Undefined on whatever is asked."""
+
+    def combine(self, sums):
+        return np.full(np.shape(sums["n"]), np.nan)
 
 
 class ErrorRate(Accuracy):
@@ -71,51 +82,42 @@ def inventing(*words, prefix="", weight=1.0, **slices):
     ]
 
 
-def evidence(candidate=(), latencies=None, **baselines):
+def evidence(candidate=(), latencies=None, metrics=(), **baselines):
     asked = [*candidate, *(p for answers in baselines.values() for p in answers)]
     return Evidence(
         candidate=list(candidate),
         baselines=baselines,
-        metrics={"exact_match": ExactMatch(), "accuracy": Accuracy(), "invented": Invented()},
+        metrics={"exact_match": ExactMatch(), "accuracy": Accuracy(), "invented": Invented(), **dict(metrics)},
         examples={p.id: Example(id=p.id, task="t", input={"text": "the words read"}) for p in asked},
-        measurements={} if latencies is None else {"latency_ms": {"samples": latencies, "n": len(latencies)}},
+        measurements={} if latencies is None else {"latency_ms": {"samples": latencies}},
         seed=1,
         artifacts={"candidate": "sha-c", "untuned": "sha-u", "measure": "sha-m"},
     )
 
 
+NOT_SHOWN = "the estimate reaches the bound, the worse end of its interval does not"
+
+
 @pytest.mark.parametrize(
     ("settings", "hits", "misses", "outcome", "note"),
     [
-        ({"at_least": 0.9}, 27, 3, "passed", ""),
-        ({"at_least": 0.91}, 27, 3, "failed", ""),
-        ({"at_least": 0.5}, 29, 0, "not enough data", "29 predictions; 30 are needed"),
-        ({"at_least": 0.5}, 0, 29, "not enough data", "29 predictions; 30 are needed"),
-        ({"at_least": 0.5}, 0, 0, "not enough data", "0 predictions; 30 are needed"),
-        ({"at_least": 0.5, "min_n": 29}, 29, 0, "passed", ""),
-        ({"at_least": 0.9, "confidence": "interval"}, 99, 1, "passed", ""),
-        (
-            {"at_least": 0.9, "confidence": "interval"},
-            91,
-            9,
-            "not enough data",
-            "the estimate reaches the bound, the worse end of its interval does not",
-        ),
-        ({"at_least": 0.9, "confidence": "interval"}, 89, 11, "failed", ""),
-        (
-            {"at_least": 0.9, "confidence": "interval", "min_n": 1},
-            1,
-            0,
-            "not enough data",
-            "no interval can be given for 1 entities",
-        ),
-        (
-            {"at_least": 0.9, "confidence": "interval"},
-            30,
-            0,
-            "not enough data",
-            "the estimate reaches the bound, the worse end of its interval does not",
-        ),
+        ({"at_least": 0.9}, 99, 1, "passed", ""),
+        ({"at_least": 0.9}, 91, 9, "not enough data", NOT_SHOWN),
+        ({"at_least": 0.9}, 89, 11, "failed", ""),
+        ({"at_least": 0.88}, 30, 0, "passed", ""),  # 0.025 ** (1 / 30) is 0.884
+        ({"at_least": 0.89}, 30, 0, "not enough data", NOT_SHOWN),
+        ({"at_least": 0.88}, 29, 1, "not enough data", NOT_SHOWN),
+        ({"at_least": 0.0}, 0, 10, "passed", ""),
+        ({"at_least": 0.1}, 9, 0, "not enough data", "9 entities; 10 are needed"),
+        ({"at_least": 0.1}, 0, 9, "not enough data", "9 entities; 10 are needed"),
+        ({"at_least": 0.1}, 0, 0, "not enough data", "0 entities; 10 are needed"),
+        ({"at_least": 0.1, "min_entities": 9}, 9, 0, "passed", ""),
+        ({"at_least": 0.1, "min_entities": 101}, 100, 0, "not enough data", "100 entities; 101 are needed"),
+        ({"at_least": 0.9, "confidence": "estimate"}, 27, 3, "passed", ""),
+        ({"at_least": 0.91, "confidence": "estimate"}, 27, 3, "failed", ""),
+        ({"at_least": 0.9, "confidence": "estimate"}, 9, 0, "not enough data", "9 entities; 10 are needed"),
+        ({"at_least": 0.9, "min_entities": 1}, 1, 0, "not enough data", NOT_SHOWN),
+        ({"at_least": 0.02, "min_entities": 1}, 1, 0, "passed", ""),
     ],
 )
 def test_floor_judges_as_in_the_table(settings, hits, misses, outcome, note):
@@ -124,32 +126,52 @@ def test_floor_judges_as_in_the_table(settings, hits, misses, outcome, note):
 
 
 @pytest.mark.parametrize(
+    ("rows", "each", "outcome"), [(90, 10, "not enough data"), (100, 10, "passed"), (10, 1, "passed")]
+)
+@pytest.mark.parametrize("check", ["floor", "subgroup_floor", "better_than"])
+def test_entities_are_counted_and_not_rows(check, rows, each, outcome):
+    found = evidence(graded(rows, 0, each=each, country="DE"), untuned=graded(0, rows, each=each, country="DE"))
+    settings = {
+        "floor": {"metric": "exact_match", "at_least": 0.6},
+        "subgroup_floor": {"slice": "country", "metric": "exact_match", "at_least": 0.6},
+        "better_than": {"baseline": "untuned"},
+    }[check]
+    verdict = Check.pick({"kind": check, **settings}).judge(found)
+    assert verdict.outcome == outcome
+    assert check == "subgroup_floor" or (verdict.n, verdict.entities) == (rows, rows // each)
+
+
+def test_a_metric_that_is_no_mean_needs_twenty_entities():
+    few, enough = (evidence(graded(n, 0), metrics={"f1": F1()}) for n in (19, 20))
+    check = Floor(metric="f1", at_least=0.5)
+    assert (check.judge(few).outcome, check.judge(few).note) == ("not enough data", "19 entities; 20 are needed")
+    assert check.judge(enough).outcome == "passed"
+    assert Floor(metric="f1", at_least=0.5, min_entities=19).judge(few).outcome == "passed"
+
+
+def test_the_key_of_earlier_recipes_still_says_how_many_entities_are_needed():
+    check = Check.pick({"kind": "floor", "metric": "exact_match", "at_least": 0.1, "min_n": 12})
+    assert check == Floor(metric="exact_match", at_least=0.1, min_entities=12)
+    assert check.judge(evidence(graded(11, 0))).note == "11 entities; 12 are needed"
+
+
+@pytest.mark.parametrize(
     ("settings", "words", "outcome", "note"),
     [
-        ({"at_most": 1.0}, [0, 1, 2] * 20, "passed", ""),
-        ({"at_most": 0.3}, [0] * 7 + [1] * 3, "passed", ""),
+        ({"at_most": 1.5}, [0, 1, 2] * 20, "passed", ""),
+        ({"at_most": 1.05}, [0, 1, 2] * 20, "not enough data", NOT_SHOWN),
         ({"at_most": 0.99}, [0, 1, 2] * 20, "failed", ""),
-        ({"at_most": 0.0}, [0] * 30, "passed", ""),
-        ({"at_most": 5.0}, [0] * 5, "not enough data", "5 predictions; 10 are needed"),
-        ({"at_most": 1.5, "confidence": "interval"}, [0, 1, 2] * 20, "passed", ""),
-        (
-            {"at_most": 1.05, "confidence": "interval"},
-            [0, 1, 2] * 20,
-            "not enough data",
-            "the estimate reaches the bound, the worse end of its interval does not",
-        ),
-        ({"at_most": 0.9, "confidence": "interval"}, [0, 1, 2] * 20, "failed", ""),
+        ({"at_most": 5.0}, [0] * 19, "not enough data", "19 entities; 20 are needed"),
         # It has no largest value, so nothing can be said of what was not seen.
-        (
-            {"at_most": 2.0, "confidence": "interval"},
-            [1] * 60,
-            "not enough data",
-            "no interval can be given for 60 entities",
-        ),
+        ({"at_most": 2.0}, [1] * 60, "not enough data", "no interval can be given for 60 entities"),
+        ({"at_most": 1.0, "confidence": "estimate"}, [0, 1, 2] * 20, "passed", ""),
+        ({"at_most": 0.3, "confidence": "estimate"}, [0] * 14 + [1] * 6, "passed", ""),
+        ({"at_most": 0.0, "confidence": "estimate"}, [0] * 30, "passed", ""),
+        ({"at_most": 0.9, "confidence": "estimate"}, [0, 1, 2] * 20, "failed", ""),
     ],
 )
 def test_floor_is_a_ceiling_where_lower_is_better(settings, words, outcome, note):
-    verdict = Floor(metric="invented", min_n=10, **settings).judge(evidence(inventing(*words)))
+    verdict = Floor(metric="invented", **settings).judge(evidence(inventing(*words)))
     assert (verdict.outcome, verdict.note) == (outcome, note)
 
 
@@ -167,14 +189,19 @@ def test_floor_reads_only_what_where_selects_and_says_so():
     assert verdict.check == "exact_match >= 0.9 where unseen=false"
     assert (verdict.outcome, verdict.estimate, verdict.n) == ("passed", 1.0, 40)
     assert (verdict.threshold, verdict.unit, verdict.evidence) == (0.9, "share", ["sha-c"])
-    assert verdict.interval == pytest.approx((0.9124, 1.0), abs=1e-4)
+    assert verdict.interval == pytest.approx((0.025 ** (1 / 40), 1.0))
     assert (verdict.required, verdict.blocks) == (False, False)
 
 
 def test_a_floor_is_not_passed_by_an_undefined_metric():
-    verdict = Floor(metric="exact_match", at_least=0.0).judge(evidence(graded(40, 0, weight=0.0)))
+    verdict = Floor(metric="nowhere", at_least=0.0).judge(evidence(graded(40, 0), metrics={"nowhere": Nowhere()}))
     assert (verdict.outcome, verdict.estimate) == ("not enough data", None)
     assert verdict.note == "the metric is undefined on these predictions"
+
+
+def test_what_has_no_weight_is_no_evidence():
+    verdict = Floor(metric="exact_match", at_least=0.0).judge(evidence(graded(40, 0, weight=0.0)))
+    assert (verdict.outcome, verdict.estimate, verdict.note) == ("not enough data", None, "0 entities; 10 are needed")
 
 
 @pytest.mark.parametrize(
@@ -182,14 +209,17 @@ def test_a_floor_is_not_passed_by_an_undefined_metric():
     [
         (0.0, (80, 20), (60, 40), "passed", ""),
         (0.2, (80, 20), (60, 40), "passed", ""),
-        (0.05, (30, 70), (25, 75), "passed", ""),  # 0.3 - 0.25 is 0.04999... in floating point
+        (0.05, (60, 140), (50, 150), "passed", ""),  # 0.3 - 0.25 is 0.04999... in floating point
         (0.21, (80, 20), (60, 40), "failed", ""),
         (0.0, (60, 40), (80, 20), "failed", ""),
         (0.0, (61, 39), (60, 40), "not enough data", "the interval of the difference includes 0"),
         (0.0, (60, 40), (60, 40), "not enough data", "the interval of the difference includes 0"),
-        (0.0, (5, 0), (0, 5), "not enough data", "5 entities; 6 are needed"),
-        (0.0, (6, 0), (0, 6), "passed", ""),
-        (0.0, (0, 0), (0, 0), "not enough data", "the difference is undefined on these predictions"),
+        (0.0, (9, 0), (0, 9), "not enough data", "9 entities; 10 are needed"),
+        (0.0, (0, 9), (9, 0), "not enough data", "9 entities; 10 are needed"),
+        (0.0, (10, 0), (0, 10), "passed", ""),
+        (0.0, (6, 4), (0, 10), "passed", ""),  # 6 of 6 that differ: one chance in 64
+        (0.0, (5, 5), (0, 10), "not enough data", "the interval of the difference includes 0"),
+        (0.0, (0, 0), (0, 0), "not enough data", "0 entities; 10 are needed"),
     ],
 )
 def test_better_than_judges_as_in_the_table(by, candidate, baseline, outcome, note):
@@ -225,7 +255,7 @@ def test_better_than_draws_whole_entities():
         (1.6, [0, 1] * 20, [1, 3] * 20, "failed", ""),
         (0.0, [1, 3] * 20, [0, 1] * 20, "failed", ""),
         (0.0, [0, 2] * 20, [2, 0] * 20, "not enough data", "the interval of the difference includes 0"),
-        (0.0, [0, 1], [1, 3], "not enough data", "2 entities; 6 are needed"),
+        (0.0, [0, 1], [1, 3], "not enough data", "2 entities; 20 are needed"),
         (0.0, [0] * 20, [2] * 20, "not enough data", "no interval can be given for 20 entities"),
     ],
 )
@@ -253,34 +283,51 @@ def groups(**counts):
     return [p for name, (hits, misses) in counts.items() for p in graded(hits, misses, name, country=name)]
 
 
+WORST = "worst: country="
+
+
 @pytest.mark.parametrize(
     ("settings", "candidate", "outcome", "note"),
     [
-        ({}, groups(DE=(18, 2), FR=(38, 2)), "passed", "worst: country=DE (0.9, n 20)"),
-        ({}, groups(DE=(15, 5), FR=(400, 0)), "failed", "worst: country=DE (0.75, n 20)"),
+        ({}, groups(DE=(38, 2), FR=(40, 0)), "passed", f"{WORST}DE (0.95, 40 entities)"),
         (
             {},
-            groups(DE=(15, 5), FR=(10, 10), IT=(20, 0)),
-            "failed",
-            "worst: country=FR (0.5, n 20); beyond the bound: DE (0.75), FR (0.5)",
-        ),
-        ({}, groups(DE=(20, 0), FR=(0, 19)), "passed", "worst: country=DE (1, n 20); fewer than 20: FR (n 19)"),
-        (
-            {"small_groups": "block"},
-            groups(DE=(20, 0), FR=(19, 0)),
+            groups(DE=(18, 2), FR=(12, 0)),
             "not enough data",
-            "worst: country=DE (1, n 20); fewer than 20: FR (n 19)",
+            f"{WORST}DE (0.9, 20 entities); beyond the bound by the end of the interval: DE (0.9), FR (1)",
+        ),
+        (
+            {},
+            groups(DE=(38, 2), FR=(12, 0)),
+            "not enough data",
+            f"{WORST}FR (1, 12 entities); beyond the bound by the end of the interval: FR (1)",
+        ),
+        ({}, groups(DE=(15, 5), FR=(400, 0)), "failed", f"{WORST}DE (0.75, 20 entities)"),
+        (
+            {},
+            groups(DE=(15, 5), FR=(10, 10), IT=(40, 0)),
+            "failed",
+            f"{WORST}FR (0.5, 20 entities); beyond the bound: FR (0.5), DE (0.75)",
+        ),
+        ({}, groups(DE=(40, 0), FR=(0, 9)), "passed", f"{WORST}DE (1, 40 entities); fewer than 10 entities: FR (9)"),
+        (
+            {"small_groups": "block"},
+            groups(DE=(40, 0), FR=(9, 0)),
+            "not enough data",
+            f"{WORST}DE (1, 40 entities); fewer than 10 entities: FR (9)",
         ),
         (
             {"small_groups": "block"},
-            groups(DE=(0, 20), FR=(19, 0)),
+            groups(DE=(0, 20), FR=(9, 0)),
             "failed",
-            "worst: country=DE (0, n 20); fewer than 20: FR (n 19)",
+            f"{WORST}DE (0, 20 entities); fewer than 10 entities: FR (9)",
         ),
-        ({"min_n": 19}, groups(DE=(20, 0), FR=(0, 19)), "failed", "worst: country=FR (0, n 19)"),
-        ({}, groups(DE=(5, 0)), "not enough data", "fewer than 20: DE (n 5)"),
+        ({"min_entities": 9}, groups(DE=(40, 0), FR=(0, 9)), "failed", f"{WORST}FR (0, 9 entities)"),
+        ({"confidence": "estimate"}, groups(DE=(18, 2), FR=(12, 0)), "passed", f"{WORST}DE (0.9, 20 entities)"),
+        ({"confidence": "estimate"}, groups(DE=(15, 5), FR=(12, 0)), "failed", f"{WORST}DE (0.75, 20 entities)"),
+        ({}, groups(DE=(5, 0)), "not enough data", "fewer than 10 entities: DE (5)"),
         ({}, [], "not enough data", ""),
-        ({}, graded(40, 0, weight=0.0, country="DE"), "not enough data", "undefined: DE"),
+        ({}, graded(40, 0, weight=0.0, country="DE"), "not enough data", "fewer than 10 entities: DE (0)"),
     ],
 )
 def test_subgroup_floor_judges_as_in_the_table(settings, candidate, outcome, note):
@@ -288,20 +335,36 @@ def test_subgroup_floor_judges_as_in_the_table(settings, candidate, outcome, not
     assert (verdict.outcome, verdict.note) == (outcome, note)
 
 
+def test_a_group_without_a_figure_is_not_passed():
+    found = evidence(groups(DE=(40, 0)), metrics={"nowhere": Nowhere()})
+    verdict = SubgroupFloor(slice="country", metric="nowhere", at_least=0.0).judge(found)
+    assert (verdict.outcome, verdict.note) == ("not enough data", "undefined: DE")
+
+
+def test_of_hundreds_of_groups_a_few_are_named_and_the_rest_is_counted():
+    many = groups(**{f"C{n:03d}": (1, 9) for n in range(300)}, **{f"S{n:03d}": (0, 2) for n in range(300)})
+    verdict = SubgroupFloor(slice="country", metric="exact_match", at_least=0.8).judge(evidence(many))
+    assert verdict.note == (
+        f"{WORST}C000 (0.1, 10 entities); "
+        "beyond the bound: C000 (0.1), C001 (0.1), C002 (0.1), C003 (0.1), C004 (0.1) and 295 more; "
+        "fewer than 10 entities: S000 (2), S001 (2), S002 (2), S003 (2), S004 (2) and 295 more"
+    )
+
+
 def test_subgroup_floor_reports_the_worst_group_with_an_interval_for_all_groups_at_once():
     candidate = groups(DE=(30, 10), FR=(40, 0), IT=(36, 4))
     check = SubgroupFloor(slice="country", metric="exact_match", at_least=0.8)
     verdict = check.judge(evidence(candidate))
     assert verdict.check == "exact_match >= 0.8 in every country"
-    assert (verdict.estimate, verdict.n, verdict.evidence) == (0.75, 40, ["sha-c"])
-    worst = candidate[:40]
-    assert verdict.interval == simultaneous(ExactMatch(), worst, 3, evidence(worst)).interval
-    alone = simultaneous(ExactMatch(), worst, 1, evidence(worst)).interval
-    assert verdict.interval[0] < alone[0] < alone[1] < verdict.interval[1]
+    assert (verdict.estimate, verdict.n, verdict.entities, verdict.evidence) == (0.75, 40, 40, ["sha-c"])
+    worst, found = candidate[:40], evidence(candidate)
+    at_once, alone = (estimate(ExactMatch(), worst, found.examples, 1, level) for level in (1 - 0.05 / 3, 0.95))
+    assert verdict.interval == at_once.interval
+    assert verdict.interval[0] < alone.interval[0] < alone.interval[1] < verdict.interval[1]
 
 
 def test_subgroup_floor_reads_only_what_where_selects():
-    rows = graded(20, 0, "a", country="DE", unseen="false") + graded(0, 20, "b", country="FR", unseen="true")
+    rows = graded(40, 0, "a", country="DE", unseen="false") + graded(0, 20, "b", country="FR", unseen="true")
     check = SubgroupFloor(slice="country", metric="exact_match", at_least=0.8, where={"unseen": False})
     verdict = check.judge(evidence(rows))
     assert (verdict.outcome, verdict.check) == ("passed", "exact_match >= 0.8 in every country where unseen=false")
@@ -310,19 +373,19 @@ def test_subgroup_floor_reads_only_what_where_selects():
 @pytest.mark.parametrize(
     ("settings", "candidate", "outcome", "note"),
     [
-        ({"at_most": 1.0}, {"DE": [0, 2] * 10, "FR": [0] * 20}, "passed", "worst: country=DE (1, n 20)"),
-        ({"at_most": 0.9}, {"DE": [0, 2] * 10, "FR": [0] * 200}, "failed", "worst: country=DE (1, n 20)"),
+        ({"at_most": 2.0}, {"DE": [0, 2] * 15, "FR": [0] * 29 + [1]}, "passed", f"{WORST}DE (1, 30 entities)"),
+        ({"at_most": 0.9}, {"DE": [0, 2] * 10, "FR": [0] * 200}, "failed", f"{WORST}DE (1, 20 entities)"),
         (
             {"at_most": 0.5},
             {"DE": [0, 2] * 10, "FR": [1, 3] * 10, "IT": [0] * 20},
             "failed",
-            "worst: country=FR (2, n 20); beyond the bound: DE (1), FR (2)",
+            f"{WORST}FR (2, 20 entities); beyond the bound: FR (2), DE (1)",
         ),
         (
-            {"at_most": 0.5},
+            {"at_most": 0.5, "confidence": "estimate"},
             {"DE": [0] * 20, "FR": [9] * 19},
             "passed",
-            "worst: country=DE (0, n 20); fewer than 20: FR (n 19)",
+            f"{WORST}DE (0, 20 entities); fewer than 20 entities: FR (19)",
         ),
     ],
 )
@@ -374,8 +437,24 @@ HUNDRED = [float(ms) for ms in range(1, 101)]
         ({"at_most_ms": 95}, HUNDRED, "passed", 95.0, (90.0, 100.0), ""),
         ({"at_most_ms": 94.9}, HUNDRED[::-1], "failed", 95.0, (90.0, 100.0), ""),
         ({"at_most_ms": 50, "quantile": 0.5}, HUNDRED, "passed", 50.0, (40.0, 61.0), ""),
-        ({"at_most_ms": 19}, HUNDRED[:20], "passed", 19.0, None, "20 requests are too few for an interval"),
-        ({"at_most_ms": 500}, HUNDRED[:19], "not enough data", 19.0, None, "19 requests; 20 are needed"),
+        ({"at_most_ms": 500, "quantile": 0.8}, HUNDRED[:20], "passed", 16.0, (12.0, 20.0), ""),
+        ({"at_most_ms": 500}, HUNDRED[:72], "passed", 69.0, (64.0, 72.0), ""),
+        (
+            {"at_most_ms": 500},
+            HUNDRED[:71],
+            "not enough data",
+            68.0,
+            None,
+            "71 requests give no interval; 72 are needed (score.latency_samples)",
+        ),
+        (
+            {"at_most_ms": 5},
+            HUNDRED[:20],
+            "not enough data",
+            19.0,
+            None,
+            "20 requests give no interval; 72 are needed (score.latency_samples)",
+        ),
         ({"at_most_ms": 500}, [], "not enough data", None, None, "no latency was measured"),
         ({"at_most_ms": 500}, None, "not enough data", None, None, "no latency was measured"),
     ],
@@ -398,14 +477,16 @@ def test_the_interval_of_a_quantile_covers_it(n, quantile):
     true = expon.ppf(quantile)
     covered = 0
     for _ in range(300):
-        low, high = quantile_interval(list(draw.exponential(size=n)), quantile)
+        low, high = LatencyFacts(samples=list(draw.exponential(size=n))).interval(quantile)
         covered += low <= true <= high
     assert covered >= 276  # 95 % of 300, less 2.4 standard deviations
 
 
-def test_an_upper_end_of_a_p95_takes_72_requests():
-    assert quantile_interval(HUNDRED[:71], 0.95) is None
-    assert quantile_interval(HUNDRED[:72], 0.95)[1] == 72.0
+@pytest.mark.parametrize(("quantile", "fewest"), [(0.5, 6), (0.8, 17), (0.9, 36), (0.95, 72), (0.99, 368), (0.05, 72)])
+def test_a_quantile_has_an_interval_from_so_many_requests_on(quantile, fewest):
+    assert fewest_requests(quantile) == fewest
+    intervals = [LatencyFacts(samples=[1.0] * n).interval(quantile) for n in (fewest - 1, fewest)]
+    assert intervals == [None, (1.0, 1.0)]
 
 
 def raises(check, found=None):

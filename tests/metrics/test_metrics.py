@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from luthier.choice import find, members
+from luthier.metrics import Metric
 from luthier.metrics.accuracy import Accuracy
 from luthier.metrics.edit_similarity import EditSimilarity
 from luthier.metrics.exact_match import ExactMatch
@@ -154,6 +155,68 @@ def test_a_label_that_begins_like_a_count_is_a_label_like_any_other():
 def test_f1_is_undefined_without_any_target():
     nothing = np.zeros(())
     assert np.isnan(F1().combine({"hit a": nothing, "extra b": nothing, "missed a": nothing}))
+
+
+class TooLong(Metric):
+    """Characters beyond ten; better when lower, and more than an answer's own share only where it is too long."""
+
+    unit = "characters"
+    higher_is_better = False
+
+    def per_example(self, prediction, example):
+        return {"n": 1.0, "beyond": float(max(0, len(str(prediction.output)) - 10))}
+
+    def combine(self, sums):
+        return sums["beyond"] / sums["n"]
+
+
+class Agreement(Metric):
+    """A figure that one example alone does not have."""
+
+    def per_example(self, prediction, example):
+        return {"n": 1.0}
+
+    def combine(self, sums):
+        return np.where(sums["n"] > 1, 1.0, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("metric", "output", "target", "wrong"),
+    [
+        (ExactMatch(), "New  York ", "New York", False),
+        (ExactMatch(ignore_space=False), "New  York ", "New York", True),
+        (ExactMatch(), "berlin", "Berlin", True),
+        (ExactMatch(ignore_case=True), "berlin", "Berlin", False),
+        (Accuracy(), "refund ", "refund", True),
+        (EditSimilarity(), "refunds", "refund", True),
+        (EditSimilarity(), "refund", "refund", False),
+        (F1(), "a", "b", True),
+        (F1(), "a", "a", False),
+        (TooLong(), "a" * 11, "b", True),
+        (TooLong(), "a" * 9, "b", False),
+        (Agreement(), "a", "b", True),
+        (Agreement(), "a", "a", False),
+    ],
+)
+def test_what_is_wrong_is_for_the_metric_to_say(metric, output, target, wrong):
+    [answer] = predictions((output, target), kind=Text)
+    assert metric.wrong(answer, asked([answer])["0"]) is wrong
+
+
+def test_the_limits_of_f1_are_entities_of_one_label_each():
+    typical = {"hit a": 3.0, "missed b": 1.0, "extra a": 1.0, "extra c": 0.0}
+    assert F1().unseen(typical) == (
+        [{"extra a": 4.0, "missed a": 4.0}, {"extra b": 4.0, "missed b": 4.0}],
+        [{"hit a": 4.0}, {"hit b": 4.0}],
+    )
+    assert F1(average="micro").unseen(typical) == (
+        [{"extra a": 3.0, "missed a": 3.0, "extra b": 1.0, "missed b": 1.0}],
+        [{"hit a": 3.0, "hit b": 1.0}],
+    )
+
+
+def test_the_limits_of_a_mean_are_an_entity_all_wrong_and_one_all_right():
+    assert Accuracy().unseen({"n": 2.5, "score": 1.0}) == ([{"n": 2.5, "score": 0.0}], [{"n": 2.5, "score": 2.5}])
 
 
 @pytest.mark.parametrize("name", sorted(members("metrics")))
