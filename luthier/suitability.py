@@ -174,21 +174,31 @@ def some(names: list[str]) -> str:
 
 
 def settle_precision(model: Model) -> None:
-    """Fall back to float32 where the base's own code does not compute in bfloat16, shown by a forward pass of two tokens."""
+    """Fall back to float32 where the base's own code does not compute in bfloat16, shown by forward passes of two tokens."""
+    if model.precision == "float32":
+        return
+    problem = failure(model)
+    if not problem:
+        return
+    model.precision = "float32"
+    if not failure(model):
+        name = type(model.bare).__name__
+        model.notes.append(f"computing in float32: {name} does not work in bfloat16 ({problem})")
+
+
+def failure(model: Model) -> str:
+    """Why a forward pass of two tokens in the model's precision fails, or nothing."""
     import torch
 
     from luthier.model import autocast
 
-    if model.precision == "float32":
-        return
-    inputs = {"input_ids": torch.tensor([[5, 6]], device=model.device)}
+    end = model.tokenizer.eos_token_id
+    inputs = {"input_ids": torch.tensor([[5, 6 if end is None else end]], device=model.device)}
     if model.architecture == "encoder-decoder" and not model.head.labels:
         inputs["decoder_input_ids"] = inputs["input_ids"]
     try:
         with torch.inference_mode(), autocast(model):
             model.forward(**inputs)
     except (RuntimeError, TypeError, ValueError) as problem:
-        model.precision = "float32"
-        model.notes.append(
-            f"computing in float32: {type(model.bare).__name__} does not work in bfloat16 ({str(problem).splitlines()[0]})"
-        )
+        return str(problem).splitlines()[0]
+    return ""

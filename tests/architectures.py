@@ -209,7 +209,7 @@ score: {{latency_samples: 0, baselines: []}}
 
 
 def prove(folder: Path, purpose: str, technique: str, precision: str = "float32") -> dict[str, Any]:
-    """What holds of a base in `folder/base`: name of a promise -> True, or what was found instead.
+    """What holds of a base in `folder/base`: name of a promise -> True, or what was found instead; and `notes`.
 
     `refused` alone, with the sentence, where the run was refused.
     """
@@ -224,12 +224,11 @@ def prove(folder: Path, purpose: str, technique: str, precision: str = "float32"
         return {"refused": problem.what}
     found: dict[str, Any] = {"notes": done.facts.trained.notes}
     losses = [entry["loss"] for entry in done.facts.history if "loss" in entry]
-    found["trains"] = sum(losses[-3:]) < sum(losses[:3])
+    found["trains"] = sum(losses[-3:]) < sum(losses[:3]) or f"loss {losses[0]:.3g} to {losses[-1]:.3g}"
     found |= loss_is_plain(done, folder)
     if purpose == "write":
         found["generation"] = generation_is_plain(folder / "base", done.facts.base.architecture)
-    export = "hf"
-    found["exported"] = answers_alike(done, store, folder, purpose, export)
+    found["exported"] = answers_alike(done, store, folder, purpose, "hf")
     if technique == "lora":
         found["adapter in peft"] = answers_alike(done, store, folder, purpose, "peft")
     return found
@@ -291,7 +290,7 @@ def answers_alike(done: Run, store: Store, folder: Path, purpose: str, form: str
     model = plain(target, folder / "base", auto, form)
     examples = list(seams.read(done.artifacts["examples"].path / "test", seams.Example))
     said = {p.id: p for p in runs.predictions_of(done.artifacts["tuned"])}
-    wrong = 0
+    wrong, exact = 0, done.facts.trained.precision == "float32"  # rounding turns some answers of a random model
     for example in examples:
         inputs = tokenizer(example.input["text"], return_tensors="pt")
         inputs.pop("token_type_ids", None)
@@ -301,13 +300,13 @@ def answers_alike(done: Run, store: Store, folder: Path, purpose: str, form: str
                 labels = json.loads((target / "model.json").read_text())["labels"]
                 recorded = {str(answer): share for answer, share in said[example.id].candidates}
                 apart = max(abs(float(shares[n]) - recorded[label]) for n, label in enumerate(labels))
-                wrong += apart > 1e-3
+                wrong += apart > (1e-3 if exact else 0.1)
             else:
                 out = model.generate(**inputs)
                 new = out[0] if done.facts.encoded.writes == "apart" else out[0, inputs["input_ids"].shape[1] :]
                 text = tokenizer.decode(new, skip_special_tokens=True).strip()
                 wrong += text != str(said[example.id].output)
-    return wrong == 0 or f"{wrong} of {len(examples)} answers differ"
+    return wrong <= (0 if exact else len(examples) // 4) or f"{wrong} of {len(examples)} answers differ"
 
 
 def plain(target: Path, base: Path, auto: str, form: str) -> Any:
@@ -326,3 +325,55 @@ def plain(target: Path, base: Path, auto: str, form: str) -> Any:
     if auto != "AutoModelForSequenceClassification":
         start.generation_config = transformers.GenerationConfig.from_pretrained(target)
     return PeftModel.from_pretrained(start, str(target)).eval()
+
+
+PROMISES = {
+    "trains": "the loss falls",
+    "loss": "equals the plain forward's",
+    "reloads": "validation loss as in training",
+    "generation": "equals `generate`",
+    "exported": "plain transformers answers alike",
+    "adapter in peft": "plain peft answers alike",
+}
+HEAD = """\
+# Architectures
+
+What was shown of each kind of base, on a tiny random model of it, in float32 (transformers {transformers}, peft {peft}):
+it is trained for four epochs through a whole run, reloaded, exported, and asked again without Luthier.
+
+- **trains**: the loss falls. **loss**: for each validation example it is that of the plain forward pass, one example at a
+  time, without padding or packing. **reloads**: the saved model has the validation loss that training had.
+- **generation**: answers of the untuned base behind a shared beginning, in a batch, are those of transformers' own greedy
+  `generate`, one by one. Kinds for which that was not found are answered by `generate` itself.
+- **exported**: the exported folder in plain transformers gives the recorded answers (probabilities within 0.001), by its
+  own settings. **adapter in peft**: so does the adapter over its base in plain peft.
+
+This page is written by `LUTHIER_SOAK=1 python -m pytest tests/test_architectures.py`. A kind that is not listed is not
+refused: it is tried out before training, answered by `generate`, and told where it cannot do what is asked.
+
+"""
+
+
+def page(found: dict[tuple[str, str, str], dict[str, Any]]) -> str:
+    """docs/architectures.md: a line for each architecture, purpose and technique."""
+    lines = [
+        "| base | answers | technique | " + " | ".join(PROMISES) + " | remarks |",
+        "|---" * (len(PROMISES) + 4) + "|",
+    ]
+    lines += [line(key, each) for key, each in found.items()]
+    versions = {"transformers": transformers.__version__, "peft": __import__("peft").__version__}
+    return HEAD.format(**versions) + "\n".join(lines) + "\n"
+
+
+def line(key: tuple[str, str, str], found: dict[str, Any]) -> str:
+    """One line of the page."""
+    if "refused" in found:
+        cells = [""] * len(PROMISES)
+        return "| " + " | ".join([*key, *cells, f"refused: {found['refused']}"]) + " |"
+    cells = ["" if name not in found else "yes" if found[name] is True else found[name] for name in PROMISES]
+    return "| " + " | ".join([*key, *cells, "; ".join(found["notes"])]) + " |"
+
+
+def broken(found: dict[str, Any]) -> dict[str, Any]:
+    """The promises that do not hold."""
+    return {name: found[name] for name in PROMISES if found.get(name, True) is not True}
