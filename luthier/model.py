@@ -449,6 +449,9 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # peft 0.21 asks transformers 5.23 for a name that the latter renames in v6; nothing for the user to do
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            # patterns that peft makes itself for stacked experts and then does not find; tied heads part when merged
+            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer", UserWarning)
             yield
     finally:
         logging.set_verbosity(level)

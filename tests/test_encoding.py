@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import tiny
 
-from luthier.encoding import Reading, asked, chat
+from luthier.encoding import Reading, answers, asked, chat, ends_of, open_turn, read_whole, told_where
+from luthier.errors import UserError
 from luthier.objectives import Objective
 from luthier.readers import Row
 from luthier.seams import Dropped, Example, Text
@@ -67,3 +68,190 @@ def test_rows_that_ask_nothing_are_dropped_with_the_rule(values: dict[str, Any],
     row = Row("t.jsonl", 3, values)
     task = Task.pick({"kind": "generate", "table": "t"})
     assert [made.rule for made in task.of_row(row, row) if isinstance(made, Dropped)] == [rule]
+
+
+def framed(kind: str, before: str = "<bos>", behind: str = "") -> Any:
+    """A tokenizer of one of the three families, with words of its own, that puts something around a text."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<bos>", "<eos>", "<unk>", "<end>"]
+    if kind == "bpe":
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        words = [*special, *letters, "Ġ4", "Ġx", "Ġ\u0120"]
+        made = Tokenizer(
+            models.BPE(vocab={w: n for n, w in enumerate(words)}, merges=[("Ġ", "4"), ("Ġ", "x"), ("Ġ", "Ġ")])
+        )
+        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    elif kind == "sentencepiece":
+        words = [*special, "\u2581", *"abcdefghijklmnopqrstuvwxyz0123456789=:<>/\n", "\u25814", "\u2581x"]
+        merges = [("\u2581", "4"), ("\u2581", "x")]
+        made = Tokenizer(models.BPE(vocab={w: n for n, w in enumerate(words)}, merges=merges, unk_token="<unk>"))
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+        made.decoder = decoders.Sequence(
+            [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
+        )
+    else:
+        words = [
+            *special,
+            *"abcdefghijklmnopqrstuvwxyz0123456789=:<>/",
+            *(f"##{c}" for c in "abcdefghijklmnop0123456789"),
+        ]
+        made = Tokenizer(models.WordPiece(vocab={w: n for n, w in enumerate(words)}, unk_token="<unk>"))
+        made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    whole = " ".join(part for part in (before, "$A", behind) if part)
+    named = [(name, special.index(name)) for name in {before, behind} - {""}]
+    made.post_processor = processors.TemplateProcessing(single=whole, special_tokens=named)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens=["<end>"],
+    )
+
+
+def learned(example: Any, tokenizer: Any) -> str:
+    return str(tokenizer.decode([t for t, loss in zip(example.ids, example.supervised, strict=True) if loss]))
+
+
+FAMILIES = ["bpe", "sentencepiece", "wordpiece"]
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize(("before", "behind"), [("<bos>", ""), ("", ""), ("<bos>", "<eos>"), ("", "<eos>")])
+@pytest.mark.parametrize("end", ["", " ", "\n", " \n  "])
+def test_what_is_learned_behind_is_what_is_sent_token_for_token(kind: str, before: str, behind: str, end: str) -> None:
+    reads = Reading(framed(kind, before, behind), "decoder", (), 64)
+    task, objective = Task.pick({"kind": "generate", "table": "t"}), Objective.pick("causal")
+    example = Example("1", "generate", {"text": f"a 1 ={end}"}, Text("42"))
+    (encoded,) = objective.encode([example], task, reads)
+    (sent,) = asked([task.prompt(example)], reads)
+    assert list(encoded.ids[: len(sent)]) == sent
+    assert list(encoded.supervised) == [False] * len(sent) + [True] * (len(encoded.ids) - len(sent))
+    start = reads.tokenizer.convert_tokens_to_ids([before]) if before else []
+    assert sent == [*start, *reads.tokenizer("a 1 =", add_special_tokens=False)["input_ids"]], (
+        "no white space at its end"
+    )
+    assert encoded.ids[-1] == reads.tokenizer.eos_token_id
+    answer = reads.tokenizer.decode(encoded.ids[len(sent) : -1])
+    assert answer.strip() == "42"
+
+
+@pytest.mark.parametrize("kind", ["bpe", "sentencepiece"])
+def test_white_space_between_prompt_and_answer_is_the_beginning_of_the_answer(kind: str) -> None:
+    reads = Reading(framed(kind), "decoder", (), 64)
+    joined = reads.tokenizer.convert_tokens_to_ids("Ġ4" if kind == "bpe" else "\u25814")
+    for prompt, answer in (("a =", " 42"), ("a = ", "42")):
+        (ids,) = answers([(prompt, answer)], reads)
+        assert ids[0] == joined
+    (ids,) = answers([("a =", "42")], reads)
+    assert reads.tokenizer.decode(ids[:-1]) == "42"
+    assert ids[0] != joined
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_name_of_a_control_token_in_the_data_is_text_unless_it_shall_be_parsed(kind: str) -> None:
+    tokenizer = framed(kind)
+    named = "a <end> b"
+    end = tokenizer.convert_tokens_to_ids("<end>")
+    (prompt,) = asked([named], Reading(tokenizer, "decoder", (), 64))
+    ((whole, cut),) = read_whole([named], Reading(tokenizer, "encoder", ("x",), 64))
+    (answer,) = answers([("a", f"{named} <eos>")], Reading(tokenizer, "decoder", (), 64))
+    assert end not in prompt
+    assert end not in whole
+    assert cut == 0
+    assert [t for t in answer if t in (end, tokenizer.eos_token_id)] == [tokenizer.eos_token_id], "the end alone"
+    (parsed_prompt,) = asked([named], Reading(tokenizer, "decoder", (), 64, "parse"))
+    assert end in parsed_prompt
+
+
+def test_control_tokens_of_a_template_are_meant_and_those_in_its_contents_are_text() -> None:
+    tokenizer = framed("bpe", "")
+    tokenizer.chat_template = TEMPLATE.replace("<eos>", "<end>")
+    end, reads = tokenizer.convert_tokens_to_ids("<end>"), Reading(tokenizer, "decoder", (), 128)
+    messages = talk("say <end> now", "<end>", "again <end>")
+    encoded = chat(messages, "I say <end> too", reads, 1.0)
+    (sent,) = asked([messages], reads)
+    assert list(encoded.ids[: len(sent)]) == sent
+    assert sent.count(end) == 3, "one behind each turn"
+    assert list(encoded.ids[len(sent) :]).count(end) == 1
+    assert encoded.ids[-1] == end
+    assert ends_of(reads) == sorted({end, tokenizer.eos_token_id})
+    assert "I say <end> too" in learned(encoded, tokenizer)
+
+
+def test_a_long_conversation_loses_its_oldest_turns_in_training_as_when_it_is_asked() -> None:
+    reads = reading(max_length=40)
+    system = [{"role": "system", "content": "s"}]
+    messages = [*system, *talk("first", "one", "second", "two", "third")]
+    encoded = chat(messages, "three", reads, 1.0)
+    text = reads.tokenizer.decode(encoded.ids)
+    assert len(encoded.ids) <= 40
+    assert text.startswith("<system>s")
+    assert text.endswith("<user>third<eos><assistant>three<eos>")
+    assert "first" not in text
+    assert encoded.cut_tokens > 0
+    (sent,) = asked([messages], reads)
+    assert reads.tokenizer.decode(sent) == text.removesuffix("three<eos>")
+
+
+THOUGHTS = (
+    "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}"
+    "{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}\n"
+)
+
+
+def test_what_a_template_writes_at_the_head_of_an_answer_stands_in_the_prompt_here_and_in_the_exported_template() -> (
+    None
+):
+    reads = reading(max_length=128)
+    open_turn(reads.tokenizer, THOUGHTS)
+    once = reads.tokenizer.chat_template
+    open_turn(reads.tokenizer)
+    assert reads.tokenizer.chat_template == once, "it is added once"
+    (sent,) = asked([talk("q")], reads)
+    assert reads.tokenizer.decode(sent).endswith("<assistant><think></think>")
+    encoded = chat(talk("q", "old", "r"), "new", reads, 1.0)
+    assert learned(encoded, reads.tokenizer) == "new<eos>", "what history shows otherwise is not learned from"
+
+
+def test_a_template_that_ends_an_answer_with_no_control_token_gets_the_end_token() -> None:
+    reads = reading(max_length=128)
+    reads.tokenizer.chat_template = TEMPLATE.replace("<eos>", "|")
+    encoded = chat(talk("q"), "answer", reads, 1.0)
+    assert learned(encoded, reads.tokenizer) == "answer<eos>"
+    assert ends_of(reads) == [reads.tokenizer.eos_token_id]
+
+
+def test_a_template_that_refuses_says_so_in_its_own_words() -> None:
+    reads = reading()
+    reads.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(UserError, match="System role not supported"):
+        asked([talk("q")], reads)
+    with pytest.raises(UserError, match=r"^t\.jsonl:7: .*System role not supported"), told_where("t.jsonl:7"):
+        chat(talk("q"), "a", reads, 1.0)
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("decoder", "decoder"), ("encoder-decoder", "encoder-decoder")])
+def test_a_long_prompt_is_cut_as_the_exported_tokenizer_cuts(architecture: str, kind: str) -> None:
+    tokenizer = framed("bpe", "<bos>") if kind == "decoder" else tiny.tokenizer(kind)
+    tokenizer.truncation_side = "left" if kind == "decoder" else "right"
+    (sent,) = asked(["abc " * 30 + "="], Reading(tokenizer, architecture, (), 24))
+    assert sent == tokenizer("abc " * 30 + "=", truncation=True, max_length=24)["input_ids"]
+    assert len(sent) == 24
+
+
+def test_an_answer_that_the_tokenizer_cannot_write_is_found_and_one_that_decoding_closes_is_not() -> None:
+    reads = Reading(framed("sentencepiece"), "decoder", (), 64)
+    task, objective = Task.pick({"kind": "generate", "table": "t"}), Objective.pick("causal")
+    for answer, fault in (("it 42", []), ("x = 4 :", []), ("K\u00f6ln", ["an answer that the tokenizer cannot write"])):
+        example = Example("1", "generate", {"text": "a ="}, Text(answer))
+        (encoded,) = objective.encode([example], task, reads)
+        assert list(objective.audit(encoded, example, task, reads)) == fault
+
+
+def test_a_prompt_of_no_tokens_can_still_be_asked() -> None:
+    assert asked(["  "], Reading(framed("bpe", ""), "decoder", (), 16)) == [[2]]
+    assert read_whole([""], Reading(framed("bpe", ""), "encoder", ("x",), 16)) == [([0], 0)]

@@ -1,15 +1,30 @@
-"""LoRA: which modules it touches, and that what was drawn anew travels with the adapter."""
+"""LoRA and freezing: which modules they touch, and that what was trained is what is saved, merged and exported."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import architectures
 import pytest
 import tiny
 import torch
 
 from luthier.choice import find
-from luthier.model import Head, load, load_trained, save
+from luthier.errors import UserError
+from luthier.model import (
+    Head,
+    Model,
+    architecture_of,
+    limit_answers,
+    load,
+    load_trained,
+    merged,
+    numbered_parameters,
+    save,
+    writing_head,
+)
 
 LABELS = Head("AutoModelForSequenceClassification", ("a", "b"))
 
@@ -36,3 +51,119 @@ def test_an_adapter_says_what_the_trained_model_said_whatever_the_seed(
     if targets == "attention":
         assert all("attn" in name or "attention" in name for name in touched)
         assert not [name for name in touched if "mlp" in name or "intermediate" in name]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("lora")
+    names = ("gpt_neox", "bloom", "albert", "mixtral", "mamba", "deepseek_v3")
+    found = {each.name: each.build(root / each.name) for each in architectures.ALL if each.name in names}
+    return found | {"gpt2": tiny.build(root / "gpt2", "gpt2"), "llama": tiny.build(root / "llama", "llama")}
+
+
+def opened(folder: Path, head: Head | None = None) -> Model:
+    return load(folder, head or writing_head(architecture_of(folder)), device="cpu", precision="float32")
+
+
+def adapted(model: Model, **settings: Any) -> set[str]:
+    """Full names of the modules that get an adapter."""
+    find("techniques", "lora")(rank=2, **settings).start(model, {})  # type: ignore[attr-defined]
+    return {
+        name.partition(".lora_")[0].removeprefix("base_model.model.") for name in model.trainable() if ".lora_" in name
+    }
+
+
+def test_attention_is_told_by_the_whole_path(folders: dict[str, Path]) -> None:
+    found = adapted(opened(folders["gpt2"]), targets="attention")
+    assert {name.split(".", 3)[3] for name in found} == {"attn.c_attn", "attn.c_proj"}, "mlp.c_proj is none of it"
+    found = adapted(opened(folders["bloom"]), targets="attention")
+    assert {name.split(".", 3)[3] for name in found} == {"self_attention.query_key_value", "self_attention.dense"}
+
+
+def test_experts_get_adapters_and_their_routers_do_not(folders: dict[str, Path]) -> None:
+    model = opened(folders["mixtral"])
+    found = adapted(model)
+    assert {"model.layers.0.mlp.experts", "model.layers.1.self_attn.q_proj"} <= found
+    assert not [name for name in found if "gate" in name.rpartition(".")[2]]
+    assert [note.partition(":")[2] for note in model.notes] == [" mlp.gate.weight"]
+    model = opened(folders["deepseek_v3"])
+    assert not [name for name in adapted(model) if name.endswith("mlp.gate")]
+
+
+@pytest.mark.parametrize("settings", [{"dora": True}, {"dropout": 0.1}])
+def test_what_is_left_alone_is_said_with_its_share(folders: dict[str, Path], settings: dict[str, Any]) -> None:
+    model = opened(folders["mixtral"])
+    assert "model.layers.0.mlp.experts" not in adapted(model, **settings)
+    assert "mlp.experts.down_proj" in model.notes[0]
+    assert 0.8 < float(model.notes[0].split("leaves ")[1].split("%")[0]) / 100 < 1
+
+
+def test_mamba_gets_adapters_where_its_code_calls_the_modules(folders: dict[str, Path]) -> None:
+    model = opened(folders["mamba"])
+    assert {name.rpartition(".")[2] for name in adapted(model)} == {"in_proj", "x_proj"}
+    assert "out_proj" in model.notes[0]
+    with pytest.raises(UserError, match="has no linear modules in its attention; use `all-linear`"):
+        adapted(opened(folders["mamba"]), targets="attention")
+
+
+def test_names_that_are_not_there_are_told_with_those_that_are(folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="has no module 'q_proj'; its linear modules are c_attn, c_fc, c_proj"):
+        adapted(opened(folders["gpt2"]), targets=["c_attn", "q_proj"])
+    assert {name.rpartition(".")[2] for name in adapted(opened(folders["gpt2"]), targets=["attn.c_proj"])} == {"c_proj"}
+
+
+def test_named_targets_leave_frozen_blocks_alone(folders: dict[str, Path]) -> None:
+    model = opened(folders["gpt2"])
+    find("techniques", "freeze")(layers=1).start(model, {})  # type: ignore[attr-defined]
+    assert adapted(model, targets=["c_fc"]) == {"transformer.h.1.mlp.c_fc"}
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "bloom", "albert", "gpt2", "mamba"])
+def test_embeddings_and_blocks_are_found_under_any_name(folders: dict[str, Path], name: str) -> None:
+    model = opened(folders[name], LABELS if name == "albert" else None)
+    find("techniques", "freeze")(layers=1, embeddings=True).start(model, {})  # type: ignore[attr-defined]
+    table = model.bare.get_input_embeddings()
+    assert not any(parameter.requires_grad for parameter in table.parameters())
+    numbers = numbered_parameters(model.bare)
+    assert {0, *([] if name == "albert" else [1])} == {n for n in numbers.values() if n is not None}
+    assert not [n for n, p in model.bare.named_parameters() if numbers[n] == 0 and p.requires_grad]
+    if name != "albert":
+        assert [n for n, p in model.bare.named_parameters() if numbers[n] == 1 and p.requires_grad]
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["q_proj", "embed_tokens"]])
+def test_a_merged_folder_is_the_adapter_over_its_base_where_weights_are_shared(
+    folders: dict[str, Path], tmp_path: Path, targets: list[str]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = opened(folders["llama"])
+    assert model.bare.config.tie_word_embeddings
+    adapted(model, targets=targets)
+    ids = torch.tensor([[1, 5, 6, 2]])
+    with torch.no_grad():
+        for parameter in model.trainable().values():
+            parameter.add_(0.1)
+        said = model.forward.eval()(input_ids=ids).logits
+        merged(model).save_pretrained(tmp_path / "merged")
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()(input_ids=ids).logits
+        assert model.bare.config.tie_word_embeddings, "the model itself stays as it was"
+    torch.testing.assert_close(again, said, rtol=1e-4, atol=1e-4)
+
+
+def test_exported_settings_of_generation_are_what_was_measured(folders: dict[str, Path], tmp_path: Path) -> None:
+    model = opened(folders["llama"])
+    settings = model.bare.generation_config
+    settings.update(
+        do_sample=True, temperature=0.7, repetition_penalty=1.3, num_beams=4, forced_eos_token_id=5, min_length=9
+    )
+    model.ends = (2, 7)
+    adapted(model)
+    save(model, tmp_path, base_name="b", extra={})
+    limit_answers(tmp_path, 11)
+    written = json.loads((tmp_path / "generation_config.json").read_text())
+    assert written["eos_token_id"] == [2, 7]
+    assert written["max_new_tokens"] == 11
+    assert written["do_sample"] is False
+    assert not {"temperature", "repetition_penalty", "forced_eos_token_id", "min_length"} & written.keys()
+    assert load_trained(tmp_path, folders["llama"], device="cpu").bare.generation_config.eos_token_id == [2, 7]
