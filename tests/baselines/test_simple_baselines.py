@@ -16,7 +16,9 @@ from luthier.baselines.rules import Rules
 from luthier.baselines.tfidf import Tfidf
 from luthier.baselines.untuned import Untuned, spread
 from luthier.engines import Request, Said, Session, Tell, untold
+from luthier.engines.torch import TorchSession
 from luthier.errors import UserError
+from luthier.model import load, writing_head
 from luthier.seams import Answer, Example, Label, Labels, Number, Ranking, Text
 from luthier.tasks.classify import Classify
 from luthier.tasks.generate import Generate
@@ -221,6 +223,24 @@ def test_untuned_writes_cells_in_the_tasks_own_words(writer: Path) -> None:
     found = answered_by(session, writer, Untuned(shots=1), task, train, asked)
     assert session.requests == [Request("date DE: 1.2.99 =>", "date US: May 3, 1987 => 1987-05-03\n", "\n")]
     assert found[0][1].output == Text("answer 0")
+
+
+def test_untuned_shows_as_many_solved_examples_as_the_base_has_room_for(writer: Path) -> None:
+    class Narrow(Answering):
+        def fits(self, requests: Sequence[Request]) -> bool:
+            return all(len(request.before.splitlines()) <= 1 for request in requests)
+
+    session = Narrow()
+    answered_by(session, writer, Untuned(shots=2), CLASSIFY, SOLVED, [text(9, "a cow")])
+    assert len(session.requests[0].before.splitlines()) == 1
+
+
+def test_a_session_fits_what_its_positions_hold(tmp_path: Path) -> None:
+    base = tiny.build(tmp_path / "gpt2", "gpt2")
+    model = load(base, writing_head("decoder"), device="cpu", precision="float32")
+    session = TorchSession(model, max_length=64, max_new_tokens=24, batch_size=4)
+    assert session.fits([Request("p" * 10, "s" * 990)])
+    assert not session.fits([Request("p" * 11, "s" * 990)]), "1,024 positions hold 990 + 11 + 24 tokens no more"
 
 
 def test_untuned_asks_without_examples_where_no_shots_are_wanted(writer: Path) -> None:
