@@ -98,6 +98,7 @@ def framed(kind: str, before: str = "<bos>", behind: str = "") -> Any:
             *(f"##{c}" for c in "abcdefghijklmnop0123456789"),
         ]
         made = Tokenizer(models.WordPiece(vocab={w: n for n, w in enumerate(words)}, unk_token="<unk>"))
+        made.normalizer = normalizers.BertNormalizer(lowercase=False)
         made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     whole = " ".join(part for part in (before, "$A", behind) if part)
     named = [(name, special.index(name)) for name in {before, behind} - {""}]
@@ -255,3 +256,18 @@ def test_an_answer_that_the_tokenizer_cannot_write_is_found_and_one_that_decodin
 def test_a_prompt_of_no_tokens_can_still_be_asked() -> None:
     assert asked(["  "], Reading(framed("bpe", ""), "decoder", (), 16)) == [[2]]
     assert read_whole([""], Reading(framed("bpe", ""), "encoder", ("x",), 16)) == [([0], 0)]
+
+
+@pytest.mark.parametrize(("architecture", "before"), [("decoder", "<bos>"), ("decoder", ""), ("encoder-decoder", "")])
+def test_a_prompt_in_which_nothing_is_read_is_a_fault(architecture: str, before: str) -> None:
+    behind = "<eos>" if architecture == "encoder-decoder" else ""
+    reads = Reading(framed("wordpiece", before, behind), architecture, (), 64)
+    task, objective = Task.pick({"kind": "generate", "table": "t"}), Objective.pick("causal")
+    for prompt, fault in (
+        ("ab", []),
+        ("\u200b\ufeff", ["a prompt without tokens"]),
+        ("\n", ["a prompt without tokens"]),
+    ):
+        example = Example("1", "generate", {"text": prompt}, Text("4"))
+        (encoded,) = objective.encode([example], task, reads)
+        assert list(objective.audit(encoded, example, task, reads)) == fault

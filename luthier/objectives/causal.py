@@ -31,7 +31,10 @@ class Causal(Objective):
         "an answer without end token": Fault(
             "{n} of {total} examples have an answer without end token", "raise encode.max_length"
         ),
-        "a prompt without text": Fault("{n} of {total} examples ask nothing", "leave out rows with a blank prompt"),
+        "a prompt without tokens": Fault(
+            "{n} of {total} examples have a prompt in which the tokenizer reads nothing",
+            "leave these rows out, or choose a base whose tokenizer has their characters",
+        ),
         "an answer that the tokenizer cannot write": Fault(
             "{n} of {total} examples have an answer that the tokenizer cannot write, which no model can get right",
             "choose a base whose tokenizer has these characters, or correct the answers",
@@ -74,14 +77,10 @@ class Causal(Objective):
         elif supervised[-1] not in ends_of(reading):
             yield "an answer without end token"
         prompt, answer = task.prompt(example), task.completion(example.target) if example.target else ""
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                yield "a prompt without text"
-            if any(reading.holds_control(text) for text in (prompt, answer)) and reading.control_tokens == "text":
-                yield "text that looks like a control token"
-        elif reading.control_tokens == "text" and any(
-            reading.holds_control(text) for text in (answer, *(turn["content"] for turn in prompt))
-        ):
+        if isinstance(prompt, str) and nothing_read(encoded, reading):
+            yield "a prompt without tokens"
+        texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+        if reading.control_tokens == "text" and any(map(reading.holds_control, (*texts, answer))):
             yield "text that looks like a control token"
         if answer and supervised and not said_back(supervised, answer, reading):
             yield "an answer that the tokenizer cannot write"
@@ -119,6 +118,15 @@ class Causal(Objective):
     def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:
         answer = task.parse(said.text, example)
         return Answered(answer, said.confidence, [(answer, said.confidence)])
+
+
+def nothing_read(encoded: Encoded, reading: Reading) -> bool:
+    """Whether a prompt is its frame alone, or the end token that stands for one of no tokens."""
+    before, behind = reading.frame
+    n_read = list(encoded.supervised).count(False) if encoded.supervised else len(encoded.ids)
+    if reading.architecture == "encoder-decoder":
+        return n_read <= len(before) + len(behind)
+    return n_read <= len(before) or (not before and list(encoded.ids[:n_read]) == [reading.tokenizer.eos_token_id])
 
 
 def said_back(supervised: Sequence[int], answer: str, reading: Reading) -> bool:
