@@ -68,7 +68,8 @@ class Reading:
 
 def control_tokens(tokenizer: Any) -> dict[int, str]:
     """The tokens that are never ordinary text: number -> name."""
-    return {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return named | {n: token.content for n, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def end_of(reading: Reading) -> int:
@@ -92,7 +93,7 @@ def leave_open(reading: Reading) -> None:
     from tokenizers.processors import TemplateProcessing
 
     before, behind = reading.frame
-    if behind:
+    if behind and hasattr(reading.tokenizer, "backend_tokenizer"):
         names = reading.tokenizer.convert_ids_to_tokens(before)
         reading.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=" ".join([*names, "$A"]), special_tokens=list(dict(zip(names, before, strict=True)).items())
@@ -215,7 +216,7 @@ def rendered(messages: Sequence[dict[str, str]], reading: Reading, *, asks: bool
         )
     try:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks)
-    except TemplateError as problem:
+    except (TemplateError, TypeError, ValueError, KeyError) as problem:
         raise UserError(
             f"the chat template refuses a conversation: {problem}",
             where="task.chat_template",

@@ -3,6 +3,7 @@ positions and precision."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from luthier.model import Head, Model
 
 NAMED = 3  # weights named in a message
+BUFFER = re.compile(r"(position_ids|token_type_ids|inv_freq|masked_bias|(attn|attention)\.bias)$")  # which old files hold
 
 
 def check_kind(folder: Path, head: Head) -> None:
@@ -119,7 +121,7 @@ def check_weights(
     mismatched = sorted(entry[0] for entry in told["mismatched_keys"])
     inside = lambda name: in_body(name, bare)  # noqa: E731
     wrong = [name for name in (*missing, *mismatched) if head.writes or inside(name)]
-    strange = [name for name in unexpected if inside(name)]
+    strange = [name for name in unexpected if inside(name) and not BUFFER.search(name)]
     if wrong or strange:
         told_names = [f"{len(wrong)} are missing or of another size ({some(wrong)})"] if wrong else []
         others = strange or (unexpected if wrong else [])

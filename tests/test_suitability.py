@@ -70,6 +70,14 @@ def test_weights_that_do_not_fill_the_model_are_named(
             opened(folder, head)
 
 
+def test_buffers_that_old_files_hold_are_no_weights(base: Callable[[str], Path]) -> None:
+    folder = base("bert")
+    file = folder / "model.safetensors"
+    more = {"bert.embeddings.position_ids": torch.arange(512)[None]}
+    save_file({**load_file(file), **more}, file, metadata={"format": "pt"})
+    assert opened(folder, LABELS).notes == []
+
+
 def test_more_layers_than_the_config_tells_are_refused(base: Callable[[str], Path]) -> None:
     folder = base("llama")
     changed(folder, num_hidden_layers=1, layer_types=None)
