@@ -21,6 +21,7 @@ from luthier.report import (
     goodness,
     marked,
     templates,
+    told,
     units,
     verdict,
 )
@@ -50,6 +51,7 @@ def page(facts: RunFacts) -> str:
         "small": small(facts),
         "unseen": figure(facts, TUNED, ("unseen", "true")),
         "loading": loading(facts),
+        "told": told(facts),
         "adapter": facts.trained.adapter,
         "few": facts.scores.fewest_entities,
     }
@@ -117,23 +119,56 @@ def groups(facts: RunFacts) -> list[tuple[str, str, Figure]]:
 
 
 def loading(facts: RunFacts) -> str:
-    """Python that loads the folder with transformers, and peft where it holds an adapter."""
-    auto = facts.encoded.auto
-    lines = [
-        f"from transformers import {auto}, AutoTokenizer",
+    """Python that loads the folder with transformers, and peft where it holds an adapter, and asks it once."""
+    auto, adapter, writes = facts.encoded.auto, facts.trained.adapter, bool(facts.encoded.writes)
+    settings = ", GenerationConfig" if adapter and writes else ""
+    lines = [*(["import json", ""] if adapter and not writes else [])]
+    lines += [*(["from peft import PeftModel"] if adapter else [])]
+    lines += [
+        f"from transformers import {auto}, AutoTokenizer{settings}",
         "",
         'folder = "."  # this folder',
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
     ]
-    if not facts.trained.adapter:
-        return "\n".join([*lines, f"model = {auto}.from_pretrained(folder)"])
-    lines, head = ["from peft import PeftModel", *lines], ""
-    if auto not in PIPELINES:  # it has a head, whose size the adapter does not tell
-        read = 'labels = json.load(open(f"{folder}/model.json", encoding="utf-8"))["labels"]'
-        lines = ["import json", "", *lines, read]
-        head = ", num_labels=len(labels), id2label=dict(enumerate(labels))"
-    lines.append(f"base = {auto}.from_pretrained({json.dumps(facts.base.name)}{head})")
-    return "\n".join([*lines, "model = PeftModel.from_pretrained(base, folder)"])
+    if adapter:
+        head = ""
+        if not writes:  # it has a head, whose size the adapter does not tell
+            lines.append('labels = json.load(open(f"{folder}/model.json", encoding="utf-8"))["labels"]')
+            head = ", num_labels=len(labels), id2label=dict(enumerate(labels))"
+        lines.append(f"base = {auto}.from_pretrained({json.dumps(facts.base.name)}{head})")
+        if settings:
+            lines.append("base.generation_config = GenerationConfig.from_pretrained(folder)")
+        lines.append("model = PeftModel.from_pretrained(base, folder).eval()")
+    else:
+        lines.append(f"model = {auto}.from_pretrained(folder)")
+    return "\n".join([*lines, "", *asking(facts)])
+
+
+def asking(facts: RunFacts) -> list[str]:
+    """Lines that ask a loaded model once, as it was asked when it was scored."""
+    if not facts.encoded.writes:
+        return [
+            'inputs = tokenizer("a text", return_tensors="pt", truncation=True)',
+            "shares = model(**inputs).logits.softmax(-1)[0].tolist()",
+        ]
+    if facts.encoded.conversations:
+        asked = [
+            'messages = [{"role": "user", "content": "a question"}]',
+            "inputs = tokenizer.apply_chat_template(",
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+            ")",
+        ]
+    else:
+        asked = [
+            'prompt = "a prompt"  # white space at its end is the beginning of the answer',
+            'inputs = tokenizer(prompt.rstrip(), return_tensors="pt")',
+        ]
+    new = "[0]" if facts.encoded.writes == "apart" else '[0, inputs["input_ids"].shape[1] :]'
+    return [
+        *asked,
+        f"written = model.generate(**inputs){new}",
+        "answer = tokenizer.decode(written, skip_special_tokens=True).strip()",
+    ]
 
 
 def escaped(value: object) -> str:

@@ -63,6 +63,7 @@ class EncodedFacts(Facts):
     auto: str  # name of the Hugging Face class that the objective puts on the base
     positions: int | None  # most tokens that the base reads, where something limits them
     writes: str  # "behind the prompt" (decoders), "apart" (encoder-decoders) or "" (classification heads)
+    conversations: bool  # whether examples go through the chat template
     asked_cut: int  # test examples that are longer than max_length
     counted: dict[str, int]  # faults of supervision that are tolerated up to a share
 

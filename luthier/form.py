@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +59,9 @@ class Form(Settings):
         tokenizer = model.tokenizer
         if self.conversations:
             open_turn(tokenizer, self.chat_template)
+        if "token_type_ids" not in inspect.signature(model.bare.forward).parameters:
+            names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+            tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
         model.control_tokens, model.ends = self.control_tokens, self.ends
         tokenizer.model_max_length = self.max_length
         if self.head().writes and model.architecture == "decoder":

@@ -44,6 +44,7 @@ def page(facts: RunFacts) -> str:
         "accounted": all(step.adds_up for step in facts.flow),
         "splits": shares(facts.prepared.splits),
         "leaks": leaks(facts),
+        "told": told(facts),
         "tallies": [tally(name, counts) for name, counts in counted(facts)],
     }
     return encodable(templates(html=True).get_template("report.html").render(view))
@@ -293,6 +294,22 @@ def leaks(facts: RunFacts) -> list[dict[str, Any]]:
         (prepared.conflicting, "training examples whose input has more than one answer", True),
     ]
     return [{"n": n, "words": words, "tone": "unsure" if n and warns else "passed"} for n, words, warns in found]
+
+
+def told(facts: RunFacts) -> list[str]:
+    """What was told of base, techniques and data while the run went, in sentences; empty where there is nothing to tell."""
+    prepared, encoded = facts.prepared, facts.encoded
+    found = list(facts.trained.notes)
+    if encoded.asked_cut:
+        found.append(f"{encoded.asked_cut:,} test examples are longer than encode.max_length; the model read them cut")
+    if prepared.untested_labels:
+        n, examples = len(prepared.untested_labels), sum(prepared.untested_labels.values())
+        found.append(
+            f"{n:,} labels ({examples:,} training examples) stand in no test example, so nothing is known of them"
+        )
+    if prepared.blank_groups:
+        found.append(f"{prepared.blank_groups:,} rows name no group; each was split as a unit of its own")
+    return found
 
 
 @dataclass

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from luthier.model import Head, Model
 
 NAMED = 3  # weights named in a message
-BUFFER = re.compile(r"(position_ids|token_type_ids|inv_freq|masked_bias|(attn|attention)\.bias)$")  # which old files hold
+BUFFER = re.compile(
+    r"(position_ids|token_type_ids|inv_freq|masked_bias|(attn|attention)\.bias)$"
+)  # which old files hold
 
 
 def check_kind(folder: Path, head: Head) -> None:

@@ -293,7 +293,6 @@ def answers_alike(done: Run, store: Store, folder: Path, purpose: str, form: str
     wrong, exact = 0, done.facts.trained.precision == "float32"  # rounding turns some answers of a random model
     for example in examples:
         inputs = tokenizer(example.input["text"], return_tensors="pt")
-        inputs.pop("token_type_ids", None)
         with torch.inference_mode():
             if purpose == "classify":
                 shares = model(**inputs).logits.softmax(-1)[0]

@@ -191,23 +191,26 @@ def test_a_run_with_nothing_measured_says_so_and_invents_nothing(unmeasured: Run
 @pytest.mark.parametrize(
     ("kind", "adapter", "imports", "last"),
     [
-        ("standardize", True, "AutoModelForCausalLM", "PeftModel.from_pretrained(base, folder)"),
+        ("standardize", True, "AutoModelForCausalLM", "PeftModel.from_pretrained(base, folder).eval()"),
         ("standardize", False, "AutoModelForCausalLM", "AutoModelForCausalLM.from_pretrained(folder)"),
         ("generate", False, "AutoModelForSeq2SeqLM", "AutoModelForSeq2SeqLM.from_pretrained(folder)"),
-        ("classify", True, "AutoModelForSequenceClassification", "PeftModel.from_pretrained(base, folder)"),
+        ("classify", True, "AutoModelForSequenceClassification", "PeftModel.from_pretrained(base, folder).eval()"),
     ],
 )
 def test_the_snippet_fits_what_the_folder_holds(
     kind: str, adapter: bool, imports: str, last: str, judged: RunFacts
 ) -> None:
     facts = changed(changed(judged, "task", {"kind": kind}), "trained.adapter", adapter)
+    writes = {"classify": "", "generate": "apart"}.get(kind, "behind the prompt")
+    facts = changed(facts, "encoded.writes", writes)
     snippet = re.search(r"```python\n(.*?)\n```", card.page(changed(facts, "encoded.auto", imports)), flags=re.DOTALL)
     assert snippet is not None
     lines = snippet[1].splitlines()
-    assert f"from transformers import {imports}, AutoTokenizer" in lines
+    further = ", GenerationConfig" if adapter and writes else ""
+    assert f"from transformers import {imports}, AutoTokenizer{further}" in lines
     assert ("from peft import PeftModel" in lines) is adapter
     assert ("num_labels=len(labels)" in snippet[1]) is (kind == "classify")
-    assert lines[-1] == f"model = {last}"
+    assert f"model = {last}" in lines
     compile(snippet[1], "card", "exec")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import changed, share, with_groups
 
-from luthier import report
+from luthier import card, report
 from luthier.facts import Confusion, ErrorPattern, Figure, FlowStep, Preview, RunFacts, Scores, WorstCase
 from luthier.seams import Verdict
 
@@ -518,3 +518,21 @@ def test_the_confusion_matrix_of_a_real_run_holds_every_test_example(letters: Ru
     counts = [n for row in letters.scores.confusion.matrix for n in row]
     assert sum(counts) == letters.prepared.splits["test"]
     assert "truth A B A {} {} B {} {}".format(*counts) in Page(report.page(letters)).text
+
+
+def test_what_was_told_while_the_run_went_stands_on_report_and_card(judged: RunFacts) -> None:
+    assert report.told(judged) == []
+    assert "Worth knowing" not in report.page(judged)
+    facts = changed(
+        judged, "trained.notes", ["lora leaves 36.2% of the weights of the blocks as they are: mixer.A_log"]
+    )
+    facts = changed(changed(facts, "encoded.asked_cut", 12), "prepared.untested_labels", {"a": 3, "b": 1})
+    facts = changed(facts, "prepared.blank_groups", 7)
+    for part in (
+        "lora leaves 36.2% of the weights",
+        "12 test examples are longer than encode.max_length",
+        "2 labels (4 training examples) stand in no test example",
+        "7 rows name no group",
+    ):
+        assert part in report.page(facts)
+        assert part in card.page(facts).replace("\\", "")

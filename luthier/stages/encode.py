@@ -39,7 +39,7 @@ class Encode(Settings):
     settings: EncodeSettings
 
 
-@stage(version=2)
+@stage(version=3)
 def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict[str, Any]:
     """Token arrays `train` and `validation`, the validation Examples as `asked`, `previews.jsonl` and `form.json`."""
     task, settings = config.task, config.settings
@@ -207,6 +207,7 @@ class Audit:
             else "behind the prompt"
             if self.reading.architecture == "decoder"
             else "apart",
+            conversations=self.conversations,
             asked_cut=self.asked_cut,
             counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated}
             | ({"label in the input": self.give_away.counted()} if self.give_away.own else {}),
