@@ -203,6 +203,7 @@ def test_prompt_and_longest_answer_are_held_against_the_positions(writes: str, n
         "auto": "",
         "positions": 64,
         "writes": writes,
+        "conversations": False,
         "counted": {},
     }
     encoded = Artifact(Path(), "encode-1", "", {"facts": facts})
