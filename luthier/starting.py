@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from luthier.columns import NUMBER, WHOSE, Column, short
+from luthier.durable import write_durably
 from luthier.errors import Problems, UserError
 from luthier.readers import Quarantined, Row
 from luthier.reading import detect
@@ -102,7 +103,7 @@ def write_recipe(
     path = os.path.relpath(table.resolve(), written.resolve().parent)
     lines = head(table, found) + task_block(found, path, read, target, look)
     text = "\n".join(lines + base_block(base, written) + rest_block(found, base, split, steps)) + "\n"
-    written.write_text(text, encoding="utf-8")
+    write_durably(written, text.encode())
     return written
 
 

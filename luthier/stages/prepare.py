@@ -47,7 +47,8 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     Inputs: the task's tables by role, and files of a given split as `split_<name>`.
     """
     settings, task = config.settings, config.task
-    with (out.folder / "quarantine.jsonl").open("w", encoding="utf-8", newline="\n") as quarantine:
+    put_aside = out.folder / "quarantine.jsonl"
+    with put_aside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as quarantine:
         aside = Aside(quarantine)
         tables = opened(inputs, settings, aside, out)
         check_columns(tables, task, settings)

@@ -289,3 +289,12 @@ def test_a_header_that_stands_again_is_put_aside_and_is_no_broken_row(tmp_path: 
     aside = json.loads((done.folder / "quarantine.jsonl").read_text())
     assert (aside["line"], aside["rule"]) == (22, "header")
     assert "put aside: 1 records (the first: t.csv, line 22: the header stands here again)" in done.said
+
+
+def test_a_key_that_is_no_character_is_put_aside_and_breaks_no_file(tmp_path: Path) -> None:
+    rows = [{"text": f"row {n}", "label": "ab"[n % 2]} for n in range(120)]
+    whole = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "t.jsonl").write_text(whole + '{"\\ud800": 1, "\\ud800": 2}\n')
+    done = Prepared(tmp_path, CLASSIFY)
+    assert done.facts.n_quarantined == 1
+    assert [json.loads(line)["line"] for line in (done.folder / "quarantine.jsonl").read_text().splitlines()] == [121]
