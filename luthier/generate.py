@@ -103,6 +103,8 @@ def by_transformers(
     """Greedy answers by transformers' own `generate`, in batches of prompts of one length, so that no padding is read."""
     import torch
 
+    if batch > 1 and not in_batches(model):
+        batch = 1
     settings = copy.deepcopy(greedy(model))
     settings.update(max_new_tokens=max_new_tokens, eos_token_id=sorted(stop) or None)
     written: list[Written] = [Written([], [], False) for _ in prompts]
@@ -129,6 +131,17 @@ def by_transformers(
                 done += len(chosen)
                 tell(done)
     return written
+
+
+def in_batches(model: Model) -> bool:
+    """Whether `generate` answers prompts of one length in a batch as it does one by one; shown once on two of them."""
+    if model.in_batches is None:
+        model.in_batches = True
+        prompts = [[5, 6, 7, 8, 9, 10], [11, 5, 9, 4, 6, 12]]
+        together = by_transformers(model, prompts, 6, set(), 2, lambda done: None)
+        alone = [by_transformers(model, [prompt], 6, set(), 1, lambda done: None)[0] for prompt in prompts]
+        model.in_batches = [each.tokens for each in together] == [each.tokens for each in alone]
+    return model.in_batches
 
 
 @contextlib.contextmanager

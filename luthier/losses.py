@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,8 +10,9 @@ from luthier.model import head_replaced
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-    from luthier.model import Model
+    from luthier.model import HeadKind, Model
 
 CHUNK = 128  # rows of logits held at a time
 Needs = Literal["losses", "logits"]  # what a forward pass must leave for those who wrap the losses
@@ -39,42 +40,58 @@ def at_positions(
     """
 
     head = model.bare.get_output_embeddings()
-    if needs == "losses" and not head.weight.requires_grad and has_plain_head(model):
+    kind = head_kind(model)
+    if kind == "whole":
+        logits = model.forward(**inputs, use_cache=False).logits
+        return Outputs(None, logits.reshape(-1, logits.shape[-1])[positions_S].float(), wanted_S, rows_S)
+    if kind == "plain" and needs == "losses" and not head.weight.requires_grad:
         with head_replaced(head, lambda hidden_BTD: hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S]):
             hidden_SD = model.forward(**inputs, use_cache=False).logits
         return Outputs(chunked_cross_entropy(hidden_SD, head.weight, wanted_S), None, wanted_S, rows_S)
-
-    def selected(hidden_BTD: torch.Tensor) -> torch.Tensor:
-        return forward(hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S][None])
-
-    forward = head.forward
-    with head_replaced(head, selected):
+    with head_replaced(head, at(head, positions_S)):
         logits_SV = model.forward(**inputs, use_cache=False).logits[0].float()
     return Outputs(None, logits_SV, wanted_S, rows_S)
 
 
-def has_plain_head(model: Model) -> bool:
-    """Whether the logits are head(hidden) and nothing more, shown once on three tokens: no scaling, no capping, no bias."""
+def at(head: nn.Module, positions_S: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What an output head computes at flat positions of hidden states (B, T, D) alone: (1, S, V)."""
+    forward = head.forward
+    return lambda hidden_BTD: forward(hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S][None])
+
+
+def head_kind(model: Model) -> HeadKind:
+    """How the output head may be computed, shown once on three tokens: capped, scaled or shifted logits are not plain."""
     import torch
 
-    if model.plain_head is None:
+    if model.head_kind is None:
         head = model.bare.get_output_embeddings()
-        model.plain_head = type(head) is torch.nn.Linear and head.bias is None
-        if model.plain_head:
-            inputs = {"input_ids": torch.tensor([[5, 6, 7]], device=model.device)}
-            if model.architecture == "encoder-decoder":
-                inputs["decoder_input_ids"] = inputs["input_ids"]
-            training, _ = model.forward.training, model.forward.eval()
-            with torch.no_grad():
-                logits = model.forward(**inputs, use_cache=False).logits
+        inputs = {"input_ids": torch.tensor([[5, 6, 7]], device=model.device)}
+        if model.architecture == "encoder-decoder":
+            inputs["decoder_input_ids"] = inputs["input_ids"]
+        training, _ = model.forward.training, model.forward.eval()
+        with torch.no_grad():
+            logits = model.forward(**inputs, use_cache=False).logits
+
+            def found(forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
                 try:
-                    with head_replaced(head, lambda hidden: hidden):
-                        hidden = model.forward(**inputs, use_cache=False).logits
-                    model.plain_head = torch.allclose(head(hidden), logits, rtol=1e-4, atol=1e-5)
-                except RuntimeError:  # what is added to the logits does not fit hidden states, such as BART's bias
-                    model.plain_head = False
-            model.forward.train(training)
-    return model.plain_head
+                    with head_replaced(head, forward):
+                        return model.forward(**inputs, use_cache=False).logits
+                except (RuntimeError, ValueError, IndexError):
+                    return None  # what is done with the logits does not fit others
+
+            def alike(these: torch.Tensor | None, those: torch.Tensor) -> bool:
+                return these is not None and these.shape == those.shape and torch.allclose(these, those, 1e-4, 1e-5)
+
+            model.head_kind = "whole"
+            last_two = torch.tensor([1, 2], device=model.device)
+            if head is not None and alike(found(at(head, last_two)), logits[:, 1:]):
+                model.head_kind = "selected"
+                if type(head) is torch.nn.Linear and head.bias is None:
+                    hidden = found(lambda hidden: hidden)
+                    if hidden is not None and hidden.shape[-1] == head.in_features and alike(head(hidden), logits):
+                        model.head_kind = "plain"
+        model.forward.train(training)
+    return model.head_kind
 
 
 def per_example(losses_S: torch.Tensor, rows_S: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:

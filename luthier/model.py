@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
+# logits are head(hidden) and nothing more; or computed by the head at any positions; or only by a whole forward pass
+HeadKind = Literal["plain", "selected", "whole"]
 ABOUT = "model.json"
 WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 # Each of these is tested: positions that begin again keep examples apart.
 PACKABLE = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2"}
-READS_PADDING = {"convbert", "t5gemma"}  # as classifiers; each is computed in batches of texts of one length
 ROW_ENCODERS = {"bert"}  # encoders with a pooler whose classifiers compute packed rows; each is tested
 
 
@@ -55,7 +56,9 @@ class Model:
     precision: str  # "float32" or "bfloat16" of the forward pass
     packed: bool = False  # whether examples are computed end to end in one row; a technique may want rows instead
     drawn: tuple[str, ...] = ()  # parameters that the weights did not hold, drawn from the seed
-    plain_head: bool | None = None  # whether logits = head(hidden); found when first asked for
+    head_kind: HeadKind | None = None  # found when first asked for, like the next two
+    reads_padding: bool | None = None  # whether what a classifier says of a text depends on the padding behind it
+    in_batches: bool | None = None  # whether transformers' `generate` answers in a batch as it does one by one
     control_tokens: Literal["text", "parse"] = "text"  # what a control token's name in the data is
     ends: tuple[int, ...] = ()  # tokens that end what a trained model writes; none are known of an untuned one
     notes: list[str] = field(default_factory=list)  # what is worth telling of how it was loaded
@@ -490,7 +493,7 @@ def scored(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
     """What a classification head says of texts, (B, C) in float32: all padded in one batch, where padding is not read."""
     import torch
 
-    if model.bare.config.model_type not in READS_PADDING:
+    if not reads_padding(model):
         ids_BT, mask_BT = padded(texts, model)
         logits_BC: torch.Tensor = model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits
         return logits_BC.float()
@@ -501,3 +504,22 @@ def scored(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         parts.append(model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits.float())
     back = torch.tensor(order, device=model.device).argsort()
     return torch.cat(parts)[back]
+
+
+def reads_padding(model: Model) -> bool:
+    """Whether a classifier reads the padding behind a text (by convolutions, say), shown once on a text alone and padded."""
+    import torch
+
+    if model.reads_padding is None:
+        end = model.tokenizer.eos_token_id or 4
+        short, long = [5, 6, 7, end], [*range(5, 14), end]
+        training, _ = model.forward.training, model.forward.eval()
+        with torch.no_grad(), torch.autocast(model.device, enabled=False):
+            said = []
+            for texts in ([short], [short, long]):
+                ids_BT, mask_BT = padded(texts, model)
+                said.append(model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits[0].float())
+        model.forward.train(training)
+        apart = float((said[0] - said[1]).abs().max())
+        model.reads_padding = apart > 1e-4 * float(said[0].abs().max())
+    return model.reads_padding

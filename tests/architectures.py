@@ -164,6 +164,34 @@ ALL = [
     Architecture("bart", "BartConfig", SEQ2SEQ, "encoder-decoder"),
     Architecture("mbart", "MBartConfig", SEQ2SEQ, "encoder-decoder"),
     Architecture("pegasus", "PegasusConfig", SEQ2SEQ, "encoder-decoder"),
+    encoder("mobilebert", "MobileBertConfig", embedding_size=32, intra_bottleneck_size=32, true_hidden_size=32),
+    Architecture("xlm", "XLMConfig", {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "causal": False}, "encoder"),
+    Architecture("openai-gpt", "OpenAIGPTConfig", {**GPT, "n_positions": 160}),
+    Architecture("ctrl", "CTRLConfig", {**GPT, "dff": 64, "n_positions": 160}),
+    Architecture("falcon", "FalconConfig", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}),
+    Architecture(
+        "qwen3_moe",
+        "Qwen3MoeConfig",
+        {**GROUPED, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    ),
+    Architecture(
+        "rwkv",
+        "RwkvConfig",
+        {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, "intermediate_size": 64},
+    ),
+    Architecture(
+        "falcon_h1",
+        "FalconH1Config",
+        {
+            **GROUPED,
+            "head_dim": 8,
+            "mamba_d_ssm": 32,
+            "mamba_n_heads": 4,
+            "mamba_d_head": 8,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 8,
+        },
+    ),
     Architecture("t5gemma", "T5GemmaConfig", {"encoder": T5GEMMA, "decoder": T5GEMMA}, "encoder-decoder"),
 ]
 TECHNIQUES = {"full": "full", "lora": "{kind: lora, rank: 4}"}

@@ -15,6 +15,9 @@ BY_NAME = {each.name: each for each in ALL}
 SAMPLE = [
     ("roberta", "classify", "lora"),
     ("convbert", "classify", "full"),
+    ("mobilebert", "classify", "lora"),
+    ("rwkv", "write", "full"),
+    ("falcon_h1", "write", "lora"),
     ("albert", "classify", "lora"),
     ("bloom", "classify", "full"),
     ("gpt_neo", "write", "full"),

@@ -61,7 +61,14 @@ class Lora(Technique):
         if left:
             model.notes.append(left)
         with quiet():
-            model.forward = get_peft_model(model.bare, config)
+            try:
+                model.forward = get_peft_model(model.bare, config)
+            except (ValueError, TypeError, NotImplementedError) as problem:
+                raise UserError(
+                    f"peft cannot adapt this base: {str(problem).splitlines()[0]}",
+                    where="train.techniques lora",
+                    hint="name other targets, or use `kind: full`",
+                ) from problem
         return Running()
 
     @property
@@ -114,7 +121,8 @@ def linear_modules(bare: nn.Module, frozen: set[int | None], attention: bool = F
     from transformers.pytorch_utils import Conv1D
 
     known, classes = blocks(bare), {name: type(module).__name__.lower() for name, module in bare.named_modules()}
-    past = PAST_THE_MODULE if "mamba" in bare.config.model_type else ()
+    mixes = any("mamba" in f"{name} {kind}".lower() for name, kind in classes.items())
+    past = PAST_THE_MODULE if mixes else ()
     found = []
     for name, module in bare.named_modules():
         number = block_of(name, known)

@@ -171,4 +171,4 @@ def test_a_head_is_plain_only_where_nothing_follows_it(tmp_path: Path) -> None:
     found = {
         name: models.load(tmp_path / name, models.writing_head("decoder"), device="cpu") for name in ("capped", "plain")
     }
-    assert {name: losses.has_plain_head(model) for name, model in found.items()} == {"capped": False, "plain": True}
+    assert {name: losses.head_kind(model) for name, model in found.items()} == {"capped": "selected", "plain": "plain"}
