@@ -80,7 +80,11 @@ def head_kind(model: Model) -> HeadKind:
                     return None  # what is done with the logits does not fit others
 
             def alike(these: torch.Tensor | None, those: torch.Tensor) -> bool:
-                return these is not None and these.shape == those.shape and torch.allclose(these, those, 1e-4, 1e-5)
+                return (
+                    these is not None
+                    and these.shape == those.shape
+                    and torch.allclose(these.float(), those.float(), 1e-4, 1e-5)
+                )
 
             model.head_kind = "whole"
             last_two = torch.tensor([1, 2], device=model.device)

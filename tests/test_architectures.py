@@ -55,6 +55,7 @@ def test_what_the_page_says_of_an_architecture_holds(tmp_path: Path, name: str, 
         ("deberta", "classify", "full", "float32"),
         ("bart", "classify", "full", "bfloat16"),
         ("llama", "write", "lora", "bfloat16"),
+        ("mamba", "write", "full", "bfloat16"),  # its logits are float32 whatever its head computes in
     ],
 )
 def test_in_bfloat16_a_base_is_computed_or_falls_back_and_says_so(
