@@ -83,7 +83,7 @@ def end_of(reading: Reading) -> int:
 def ends_of(reading: Reading) -> list[int]:
     """The tokens that end what a trained model writes: its end token and the end of a turn of its chat template."""
     found = {end_of(reading)}
-    if reading.tokenizer.chat_template is not None and reading.end_of_turn is not None:
+    if reading.end_of_turn is not None:
         found.add(reading.end_of_turn)
     return sorted(found)
 
@@ -123,7 +123,7 @@ def cuts(prompts: Sequence[Prompt], reading: Reading, places: Sequence[str]) -> 
             found.append(max(0, next(lengths) - reading.max_length))
             continue
         with told_where(place):
-            whole = rendered(prompt, reading, asks=True)
+            whole = rendered(prompt, reading.tokenizer, asks=True)
         n = len(parsed(whole, [turn["content"] for turn in prompt], reading))
         found.append(max(0, n - reading.max_length))
     return found
@@ -203,11 +203,10 @@ def answers(pairs: Sequence[tuple[str, str]], reading: Reading) -> list[list[int
     return [[*ids, *end] for ids in found]
 
 
-def rendered(messages: Sequence[dict[str, str]], reading: Reading, *, asks: bool) -> str:
+def rendered(messages: Sequence[dict[str, str]], tokenizer: Any, *, asks: bool) -> str:
     """A conversation through the chat template; UserError with the template's own words where it refuses."""
     from jinja2 import TemplateError
 
-    tokenizer = reading.tokenizer
     if tokenizer.chat_template is None:
         raise UserError(
             "the base has no chat template, so messages cannot be rendered",
@@ -227,13 +226,11 @@ def rendered(messages: Sequence[dict[str, str]], reading: Reading, *, asks: bool
 
 def around_answer(tokenizer: Any) -> tuple[str, str]:
     """What the chat template writes by itself between a prompt and its answer, and behind the answer; seen on our own."""
-    from jinja2 import TemplateError
-
     question = [{"role": "user", "content": "?"}]
     try:
-        before = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": PROBE}], tokenize=False)
-    except TemplateError:
+        before = rendered(question, tokenizer, asks=True)
+        whole = rendered([*question, {"role": "assistant", "content": PROBE}], tokenizer, asks=False)
+    except UserError:
         return "", ""  # a template for other conversations, such as those that need a system's message
     if not whole.startswith(before) or PROBE not in whole[len(before) :]:
         return "", ""
@@ -285,10 +282,10 @@ def chat(messages: list[dict[str, str]], answer: str, reading: Reading, weight: 
 
     What an answer is trained behind is what is sent when it is asked for, token for token.
     """
-    whole = conversation(messages, answer, reading)
-    full = len(whole.ids)
-    for shorter in suffixes(messages) if full > reading.max_length else ():
-        whole = conversation(shorter, answer, reading)
+    full = 0
+    for part in (messages, *suffixes(messages)):
+        whole = conversation(part, answer, reading)
+        full = full or len(whole.ids)
         if len(whole.ids) <= reading.max_length:
             break
     ids, supervised = whole.ids, whole.supervised
@@ -316,7 +313,7 @@ def conversation(messages: Sequence[dict[str, str]], answer: str, reading: Readi
     """
     turns = [*messages, {"role": "assistant", "content": answer}]
     contents = [turn["content"] for turn in turns]
-    whole = rendered(turns, reading, asks=False)
+    whole = rendered(turns, reading.tokenizer, asks=False)
     ids: list[int] = []
     supervised: list[bool] = []
     last = 0
@@ -324,8 +321,8 @@ def conversation(messages: Sequence[dict[str, str]], answer: str, reading: Readi
         if turn["role"] != "assistant" or not index:  # what a conversation begins with answers nothing
             continue
         final = index == len(turns) - 1
-        before = rendered(turns[:index], reading, asks=True)
-        after = whole if final else rendered(turns[: index + 1], reading, asks=False)
+        before = rendered(turns[:index], reading.tokenizer, asks=True)
+        after = whole if final else rendered(turns[: index + 1], reading.tokenizer, asks=False)
         if not (whole.startswith(after) and after.startswith(before)):
             if not final:
                 continue
@@ -364,7 +361,7 @@ def fitting(messages: Sequence[dict[str, str]], reading: Reading) -> list[int]:
     """Tokens of a conversation that asks for an answer, without its oldest turns where they do not fit."""
     found: list[int] = []
     for part in (messages, *suffixes(messages)):
-        found = parsed(rendered(part, reading, asks=True), [turn["content"] for turn in part], reading)
+        found = parsed(rendered(part, reading.tokenizer, asks=True), [turn["content"] for turn in part], reading)
         if len(found) <= reading.max_length:
             break
     return found

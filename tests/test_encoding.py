@@ -235,6 +235,18 @@ def test_a_template_that_refuses_says_so_in_its_own_words() -> None:
         chat(talk("q"), "a", reads, 1.0)
 
 
+def test_a_template_that_cannot_render_our_own_question_is_taken_as_it_is() -> None:
+    reads = reading(max_length=128)
+    template = "{{ 1 + (1 if messages[0].role == 'system' else 'one') }}" + TEMPLATE  # else a TypeError in Python
+    open_turn(reads.tokenizer, template)
+    assert reads.tokenizer.chat_template == template
+    assert ends_of(reads) == [reads.tokenizer.eos_token_id]
+    encoded = chat([{"role": "system", "content": "s"}, *talk("q")], "answer", reads, 1.0)
+    assert learned(encoded, reads.tokenizer) == "answer<eos>"
+    with pytest.raises(UserError, match="the chat template refuses a conversation: unsupported operand"):
+        asked([talk("q")], reads)
+
+
 @pytest.mark.parametrize(("architecture", "kind"), [("decoder", "decoder"), ("encoder-decoder", "encoder-decoder")])
 def test_a_long_prompt_is_cut_as_the_exported_tokenizer_cuts(architecture: str, kind: str) -> None:
     tokenizer = framed("bpe", "<bos>") if kind == "decoder" else tiny.tokenizer(kind)
