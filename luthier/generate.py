@@ -20,21 +20,26 @@ if TYPE_CHECKING:
 # Kinds of models that are answered with the cache below; the sweep over architectures shows that each of them gives what
 # transformers' own `generate` gives. All others are answered by that.
 ANSWERED_HERE = {
-    *(
-        "llama",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "qwen2",
-        "qwen3",
-        "mistral",
-        "mixtral",
-        "gpt2",
-        "gpt_neox",
-        "bloom",
-        "opt",
-    ),
-    *("phi3", "gpt_oss", "deepseek_v3", "t5", "mt5", "bart", "mbart", "pegasus"),
+    "llama",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "mixtral",
+    "gpt2",
+    "gpt_neox",
+    "bloom",
+    "opt",
+    "phi3",
+    "gpt_oss",
+    "deepseek_v3",
+    "t5",
+    "mt5",
+    "bart",
+    "mbart",
+    "pegasus",
 }
 
 

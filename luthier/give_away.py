@@ -9,6 +9,7 @@ from functools import cache
 from math import sqrt
 from typing import Any, Literal
 
+from luthier import seams
 from luthier.errors import UserError
 from luthier.seams import Example, Label, text_of
 
@@ -49,7 +50,7 @@ class GiveAway:
         for place, text in places(example.input):
             if way := stands(own, text):
                 self.held.setdefault((place, way), Counter())[own] += 1
-                self.first.setdefault((place, way), f"{example.origin['file']}:{example.origin['row']}")
+                self.first.setdefault((place, way), seams.place(example))
             if way := stands(other, text):
                 self.chance.setdefault((place, way), Counter())[other] += 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from luthier.checks import Evidence, described, within
@@ -41,6 +42,7 @@ class SubgroupFloor(Bounded):
         worst_first = sorted(large.keys() - undefined, key=lambda name: (sign * values[name], name))
         failing = [name for name in worst_first if self.misses(values[name])]
 
+        @cache
         def found(name: str) -> Estimate:
             return estimate(metric, large[name], evidence.examples, evidence.seed, level=1 - 0.05 / len(large))
 

@@ -80,11 +80,11 @@ class TorchSession(Session):
 
     def fits(self, requests: Sequence[Request]) -> bool:
         most = suitability.positions_of(self.model.bare)
-        befores = {request.before for request in requests}
-        longest = max(map(len, self._tokens(requests)), default=0)
-        shown = max((len(self._prefix(before)) for before in befores), default=0)
-        room = self.max_new_tokens if self.model.architecture == "decoder" else 0
-        return most is None or shown + longest + room <= most
+        shown = max((len(self._prefix(before)) for before in {request.before for request in requests}), default=0)
+        taken = shown + (self.max_new_tokens if self.model.architecture == "decoder" else 0)
+        if most is None or taken + self.reading.max_length <= most:
+            return True  # whatever the prompts are, and they need not be read for it
+        return taken + max(map(len, self._tokens(requests)), default=0) <= most
 
     def _prefix(self, before: str) -> list[int]:
         """Tokens of solved examples, without an end token behind them."""

@@ -188,6 +188,10 @@ class Audit:
             raise Problems(found)
         return told
 
+    def where_written(self) -> str:
+        """Where an answer stands: a decoder's behind its prompt, that of an encoder-decoder by itself."""
+        return "behind the prompt" if self.reading.architecture == "decoder" else "apart"
+
     def facts(self, splits: dict[str, int], head: Head, most: int | None) -> EncodedFacts:
         """For the manifest and the report."""
         fates = {"too long to learn from": self.too_long} if self.too_long else {}
@@ -202,11 +206,7 @@ class Audit:
             longest=self.longest,
             auto=head.auto,
             positions=most,
-            writes=""
-            if not head.writes
-            else "behind the prompt"
-            if self.reading.architecture == "decoder"
-            else "apart",
+            writes=self.where_written() if head.writes else "",
             conversations=self.conversations,
             asked_cut=self.asked_cut,
             counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated}

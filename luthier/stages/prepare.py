@@ -224,7 +224,7 @@ def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> 
         if not cells[settings.id_column]:
             raise UserError(
                 "the row has no id",
-                where=f"{found.origin['file']}:{found.origin['row']}: column '{settings.id_column}'",
+                where=f"{seams.place(found)}: column '{settings.id_column}'",
                 hint="give it one, or leave id_column out",
             )
         suffix = found.id[found.id.find(":") :] if ":" in found.id else ""
