@@ -412,10 +412,16 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Write a commented recipe for a table; what is not given as a flag is asked."""
+    import shlex
+
     from luthier.starting import write_recipe
 
     written = write_recipe(table, out, task, column, target, base, ask=_ask if sys.stdin.isatty() else None)
-    _print({"recipe": str(written)}, as_json, lambda: print(f"wrote {written}\nnext: luthier run {written}"))
+    _print(
+        {"recipe": str(written)},
+        as_json,
+        lambda: print(f"wrote {written}\nnext: luthier run {shlex.quote(str(written))}"),
+    )
 
 
 def _ask(question: str, choices: list[str], default: str) -> str:
