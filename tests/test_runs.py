@@ -491,3 +491,16 @@ def test_a_table_without_what_the_model_reads_is_told_and_nothing_is_written(mad
     with pytest.raises(UserError, match=sentence):
         runs.apply(store_of(tmp_path), "asks", tmp_path / "new.csv", tmp_path / "out.csv")
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("n_ragged", "code"), [(0, 0), (1, 0), (2, 3)])
+def test_apply_leaves_with_3_where_more_rows_than_in_training_could_not_be_read(
+    project: Path, n_ragged: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "new.csv").write_text("messy\n" + "0007 kg\n" * 100 + "0012, kg\n" * n_ragged)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("sys.argv", ["luthier", "apply", "whole", "new.csv", "out.csv"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == code
+    assert (project / "out.csv").read_text().count("\n") == 101
