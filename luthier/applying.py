@@ -243,11 +243,12 @@ def answer(answers: Answers, session: Session, listener: Listener) -> None:
 
 
 def write(
-    answers: Answers, session: Session, form: Form, task: Task, table: Table, target: Path, stat: str
+    answers: Answers, session: Session, form: Form, task: Task, table: Table, target: Path, stat: str, limit: float
 ) -> dict[str, Any]:
     """The table with its answers beside its rows, and what could not be read in a file of its own; returns the counts.
 
-    `stat` is the table's identity when the first question was made of it.
+    `stat` is the table's identity when the first question was made of it. More than the share `limit` that could not be
+    read is `too_many_unread`.
     """
     columns = table.columns
     if columns is None:
@@ -259,6 +260,7 @@ def write(
         for record in table.records():
             if isinstance(record, Quarantined):
                 counts["quarantined"] += 1
+                counts["headers"] += record.rule == "header"  # which holds no row that could be lost
                 continue
             found = [
                 prediction(example, form.objective.decode(said, example, form.task, session.labels))
@@ -276,6 +278,7 @@ def write(
     return {
         "rows": counts["rows"],
         "quarantined": counts["quarantined"],
+        "too_many_unread": counts["quarantined"] - counts["headers"] > limit * (counts["rows"] + counts["quarantined"]),
         "predictions": answers.count("examples"),
         "questions": answers.count("questions"),
         "rows_without_prediction": counts["silent"],
@@ -286,7 +289,7 @@ def write(
 
 
 def put_aside(table: Table, target: Path) -> Path:
-    """The records that cannot be read, in `<target>.quarantine.jsonl` or under the next name that is free."""
+    """The records that cannot be read, each whole, in `<target>.quarantine.jsonl` or under the next name that is free."""
     partial = unique_beside(target)
     try:
         # a lone surrogate, such as a key may hold, becomes the escape that JSON has for it

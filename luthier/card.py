@@ -133,9 +133,11 @@ def loading(facts: RunFacts) -> str:
     if adapter:
         head = ""
         if not writes:  # it has a head, whose size the adapter does not tell
-            lines.append('labels = json.load(open(f"{folder}/model.json", encoding="utf-8"))["labels"]')
-            head = ", num_labels=len(labels), id2label=dict(enumerate(labels))"
-        lines.append(f"base = {auto}.from_pretrained({json.dumps(facts.base.name)}{head})")
+            lines.append('with open(f"{folder}/model.json", encoding="utf-8") as file:')
+            lines.append('    labels = json.load(file)["labels"]')
+            head = ", num_labels=len(labels), id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True"
+        # as it was read in training, whatever its weights are saved in
+        lines.append(f'base = {auto}.from_pretrained({json.dumps(facts.base.name)}, dtype="float32"{head})')
         if settings:
             lines.append("base.generation_config = GenerationConfig.from_pretrained(folder)")
         lines.append("model = PeftModel.from_pretrained(base, folder).eval()")

@@ -361,7 +361,8 @@ def apply(
 ) -> None:
     """Apply a run's model to a table: suggestions and confidences stand beside the originals.
 
-    Interrupted, the same command goes on where it was.
+    Interrupted, the same command goes on where it was. Exit code 3 when more rows than prepare.quarantine_limit of the
+    recipe allows could not be read; the table is written without them, and they stand whole in a file beside it.
     """
     from luthier import runs
     from luthier.applying import in_words
@@ -377,6 +378,8 @@ def apply(
             print(f"{result['quarantined']} rows could not be read; they are in {result['quarantine']}")
 
     _print(result, as_json, show)
+    if result["too_many_unread"]:
+        raise SystemExit(3)
 
 
 @app.command()
@@ -412,10 +415,16 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Write a commented recipe for a table; what is not given as a flag is asked."""
+    import shlex
+
     from luthier.starting import write_recipe
 
     written = write_recipe(table, out, task, column, target, base, ask=_ask if sys.stdin.isatty() else None)
-    _print({"recipe": str(written)}, as_json, lambda: print(f"wrote {written}\nnext: luthier run {written}"))
+    _print(
+        {"recipe": str(written)},
+        as_json,
+        lambda: print(f"wrote {written}\nnext: luthier run {shlex.quote(str(written))}"),
+    )
 
 
 def _ask(question: str, choices: list[str], default: str) -> str:

@@ -66,8 +66,18 @@ def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "
         raise UserError("a recipe is a list of `key: value` lines", where=name, hint="start with `version: 1`")
     for change in changes:
         apply_change(document, change)
+    plain = json.dumps(document, ensure_ascii=False)
     try:
-        recipe = Recipe.model_validate(json.loads(json.dumps(document)))
+        plain.encode()
+    except UnicodeEncodeError as problem:
+        code = ord(problem.object[problem.start])
+        raise UserError(
+            f"the lone surrogate \\u{code:04x} is no character",
+            where=name,
+            hint="write the character itself; a file whose name has no characters must be renamed",
+        ) from None
+    try:
+        recipe = Recipe.model_validate(json.loads(plain))
     except ValidationError as problem:
         raise Problems(explained(problem, document, name), where=name) from None
     shown = text

@@ -296,19 +296,21 @@ def leaks(facts: RunFacts) -> list[dict[str, Any]]:
     return [{"n": n, "words": words, "tone": "unsure" if n and warns else "passed"} for n, words, warns in found]
 
 
-def told(facts: RunFacts) -> list[str]:
-    """What was told of base, techniques and data while the run went, in sentences; empty where there is nothing to tell."""
+def told(facts: RunFacts) -> dict[str, list[str]]:
+    """What was told while the run went, in sentences by the stage that found it; none where there is nothing to tell."""
     prepared, encoded = facts.prepared, facts.encoded
-    found = list(facts.trained.notes)
-    if encoded.asked_cut:
-        found.append(f"{encoded.asked_cut:,} test examples are longer than encode.max_length; the model read them cut")
+    found: dict[str, list[str]] = {"prepare": [], "encode": [], "train": list(facts.trained.notes)}
     if prepared.untested_labels:
         n, examples = len(prepared.untested_labels), sum(prepared.untested_labels.values())
-        found.append(
-            f"{n:,} labels ({examples:,} training examples) stand in no test example, so nothing is known of them"
+        stand = f"{plural(n, 'label')} ({plural(examples, 'training example')}) {'stands' if n == 1 else 'stand'}"
+        found["prepare"].append(f"{stand} in no test example, so nothing is known of {'it' if n == 1 else 'them'}")
+    if n := prepared.blank_groups:
+        found["prepare"].append(
+            f"{plural(n, 'row')} {'names' if n == 1 else 'name'} no group; each was split as a unit of its own"
         )
-    if prepared.blank_groups:
-        found.append(f"{prepared.blank_groups:,} rows name no group; each was split as a unit of its own")
+    if n := encoded.asked_cut:
+        longer = f"{plural(n, 'test example')} {'is' if n == 1 else 'are'} longer than encode.max_length"
+        found["encode"].append(f"{longer}; the model read {'it' if n == 1 else 'them'} cut")
     return found
 
 

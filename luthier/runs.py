@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from luthier import card, report, seams
 from luthier.applying import Questions, answer, begun, write
 from luthier.durable import identity, sync_folder, sync_tree, unique_beside
 from luthier.engines import Computing
-from luthier.errors import UserError
+from luthier.errors import Problems, UserError
 from luthier.facts import (
     BaseFacts,
     Cases,
@@ -77,7 +80,7 @@ def find(store: Store, name: str) -> dict[str, Any]:
     if len(found) > 1:
         names = ", ".join(entry["name"] for entry in found)
         raise UserError(f"'{name}' may be any of {names}", hint="write more of the name")
-    if "contents" not in found[0]:
+    if not {"contents", "base", "recipe_folder"} <= found[0].keys():
         raise UserError(
             "was recorded by an earlier version, which kept no hashes of what it used",
             where=found[0]["name"],
@@ -96,7 +99,8 @@ def reopen(store: Store, name: str) -> Run:
 def reread(store: Store, entry: Mapping[str, Any]) -> tuple[RecipeFile, dict[str, Artifact]]:
     """The recipe of a recorded run, settled as it was, and its evidence as it was."""
     opened = recipe_of(store, entry)
-    opened = opened.model_copy(update={"recipe": Recipe.model_validate(entry["recipe"])})
+    with of_this_version(entry["name"]):
+        opened = opened.model_copy(update={"recipe": Recipe.model_validate(entry["recipe"])})
     base = entry["base"]
     known = Artifact(
         Path(base["place"]["path"]), entry["artifacts"]["base"], entry["contents"]["base"], base["manifest"]
@@ -106,9 +110,31 @@ def reread(store: Store, entry: Mapping[str, Any]) -> tuple[RecipeFile, dict[str
 
 def recipe_of(store: Store, entry: Mapping[str, Any]) -> RecipeFile:
     """The recipe of a recorded run as it was written, in its folder as far as that is known to be."""
-    text = (store.runs / entry["name"] / "recipe.yaml").read_text(encoding="utf-8")
+    file = store.runs / entry["name"] / "recipe.yaml"
     folders = places(store, entry["recipe_folder"])
-    return loads(text, folder=next((folder for folder in folders if folder.is_dir()), folders[0]))
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    try:
+        return loads(file.read_text(encoding="utf-8"), folder=folder)
+    except Problems as problem:
+        raise UserError(
+            f"its recipe cannot be read by this version ({problem.problems[0].sentence()})",
+            where=entry["name"],
+            hint="correct your recipe and run it again",
+        ) from None
+
+
+@contextlib.contextmanager
+def of_this_version(name: str) -> Iterator[None]:
+    """UserError where what an earlier version recorded of a run has another shape. Around a recorded run alone: in a new
+    one the same problems are bugs."""
+    try:
+        yield
+    except (ValidationError, KeyError, TypeError, FileNotFoundError) as problem:
+        raise UserError(
+            "was recorded by an earlier version, whose facts have another shape",
+            where=name,
+            hint="run its recipe again: what is finished and still fits is reused",
+        ) from problem
 
 
 def evidence(store: Store, entry: Mapping[str, Any], role: str) -> Artifact:
@@ -193,7 +219,9 @@ def record(
     recipe = opened.recipe
     contents = {role: artifact.content for role, artifact in artifacts.items()}
     name = earlier["name"] if earlier else f"{recipe.name}-{digest(contents)[:6]}"
-    finished = Run(name, store.runs / name, dict(artifacts), gathered(opened, store, artifacts, name))
+    with of_this_version(name) if earlier else contextlib.nullcontext():
+        facts = gathered(opened, store, artifacts, name)
+    finished = Run(name, store.runs / name, dict(artifacts), facts)
     base = artifacts["base"]
     entry = {
         "name": name,
@@ -345,7 +373,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def next_command(opened: RecipeFile, store: Store, name: str) -> str:
-    """What the user types to use the model on new data."""
+    """What the user types into a shell to use the model on new data."""
     written = opened.recipe.task.paths()[TABLE]
     table = opened.folder / written
     with contextlib.suppress(UserError):  # a table that is not there any more is named as it was
@@ -355,7 +383,12 @@ def next_command(opened: RecipeFile, store: Store, name: str) -> str:
     suffix = table.suffix if table.suffix in FORMATS else ".csv"
     where = Path(os.path.relpath(store.root))
     nearby = where.name == ".luthier" and where.parent.name != ".." and len(where.parts) <= 2
-    return f"luthier apply {name} {source} cleaned{suffix}" + ("" if nearby else f" --store {where}")
+    return f"luthier apply {name} {typed(source)} cleaned{suffix}" + ("" if nearby else f" --store {typed(str(where))}")
+
+
+def typed(path: str) -> str:
+    """A path as it is typed into a shell; one that begins with a dash is no option there."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def verdict_in_words(entry: Mapping[str, Any]) -> str:
@@ -387,13 +420,8 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
     opened = settled(recipe_of(store, entry), store)
     recipe = opened.recipe
     table = Table(source, recipe.prepare.reader or detect(source))
-    missing = [name for name in recipe.task.columns() if table.columns is not None and name not in table.columns]
-    if missing:
-        raise UserError(
-            f"has no column '{missing[0]}', which the model reads",
-            where=str(source),
-            hint=f"it has {', '.join(table.columns or [])}",
-        )
+    if table.columns is not None and (why := recipe.task.unasked(table.columns)):
+        raise UserError(why, where=str(source), hint=f"it has {', '.join(table.columns)}")
     model = evidence(store, entry, "model")
     form = Form.read(model.path / "model")
     tables = {TABLE: table, **beside_tables(opened)}
@@ -408,7 +436,7 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
         answers.plan(Questions(recipe.task, tables, form), source)
         session = computing.open(model.path / "model", standing_on, form.max_length)
         answer(answers, session, store.listener)
-        result = write(answers, session, form, recipe.task, table, target, stat)
+        result = write(answers, session, form, recipe.task, table, target, stat, recipe.prepare.quarantine_limit)
     return {**result, "released": entry["released"], **({"warning": warning} if warning else {})}
 
 
@@ -474,7 +502,8 @@ def export(store: Store, name: str, form: str, precision: str, target: Path, bas
                 model.tokenizer.save_pretrained(str(partial))
             shutil.copyfile(source / models.ABOUT, partial / models.ABOUT)
         limit_answers(partial, opened.recipe.predict.engine.max_new_tokens)
-        facts = gathered(opened, store, artifacts, entry["name"])
+        with of_this_version(entry["name"]):
+            facts = gathered(opened, store, artifacts, entry["name"])
         about = facts.trained.model_copy(update={"adapter": adapted(trained) and form == "peft"})
         (partial / "README.md").write_bytes(card.page(facts.model_copy(update={"trained": about})).encode())
         sync_tree(partial)

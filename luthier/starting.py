@@ -73,6 +73,13 @@ def write_recipe(
     written = out or table.with_suffix(".yaml")
     if written.exists():
         raise UserError("exists already and is not overwritten", where=str(written), hint="name another with --out")
+    path = os.path.relpath(table.resolve(), written.resolve().parent)
+    if path != path.encode("utf-8", "ignore").decode():
+        raise UserError(
+            "has a name that is no UTF-8, which no recipe can hold",
+            where=path.encode("utf-8", "backslashreplace").decode(),
+            hint="rename it",
+        )
     look = looked(table, tell)
     for flag, name in (("--column", column), ("--target", target)):
         if name and name not in look.names:
@@ -100,7 +107,6 @@ def write_recipe(
         raise UserError(f"'{target}' is both read and asked for", where="--column", hint="name two columns")
     base = base or guessing.base(found)
     split, steps = guessing.split(found, read, target)
-    path = os.path.relpath(table.resolve(), written.resolve().parent)
     lines = head(table, found) + task_block(found, path, read, target, look)
     text = "\n".join(lines + base_block(base, written) + rest_block(found, base, split, steps)) + "\n"
     write_durably(written, text.encode())

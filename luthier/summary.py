@@ -16,10 +16,11 @@ def table(done: Run) -> None:
     """Scores beside their rivals, each check, the report's path and the next command."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from luthier.report import figure, number
 
-    facts, console = done.facts, Console(highlight=False)
+    facts, console = done.facts, Console(highlight=False, markup=False)
     main, scored = facts.scores.main, facts.scores
     scores = Table(title=f"{main} on the test split", title_justify="left")
     slices = scored.systems["tuned"].slices
@@ -56,7 +57,7 @@ def table(done: Run) -> None:
         if done.released
         else ("NOT RELEASED" if facts.verdicts else "no checks in the recipe, so no verdict")
     )
-    console.print(f"[bold]{word}[/bold]  {done.name}")
+    console.print(Text(word, "bold"), f" {done.name}")
     console.print(f"report  {os.path.relpath(done.folder / 'report.html')}", soft_wrap=True)
     console.print(f"next    {facts.next}", soft_wrap=True)
 

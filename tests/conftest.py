@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import os
 import random
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -69,6 +70,19 @@ def ran(text: str, folder: Path) -> RunFacts:
 
     opened = loads(text, folder=folder)
     return flow.run(opened, flow.store_for(opened)).facts
+
+
+def asked_by_card(folder: Path, base: Path, asked: str | list[dict[str, str]]) -> dict[str, Any]:
+    """What the Python of a folder's model card leaves, with the folder, the base and what is asked put in."""
+    found = re.search(r"```python\n(.*?)\n```", (folder / "README.md").read_text(), flags=re.DOTALL)
+    assert found is not None
+    code = found[1].replace('folder = "."', f"folder = {str(folder)!r}")
+    code = re.sub(r'from_pretrained\("[^"]*"', lambda _: f"from_pretrained({str(base)!r}", code)
+    code, n = re.subn(r'"a (?:prompt|text)"|\[\{"role".*?\}\]', lambda _: repr(asked), code)
+    assert n == 1
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,7 @@ def applied(
     same: str = "model",
     heard: Silent | None = None,
     steps: Sequence[Any] = (),
+    limit: float = 0.01,
 ) -> dict[str, Any]:
     form = Form(task=task.form(), objective=Objective.pick("causal"), auto="", max_length=9, steps=list(steps))
     stat = identity(source.stat())
@@ -74,7 +75,7 @@ def applied(
     with begun(target, {"model": same}, listener) as answers:
         answers.plan(Questions(task, {"table": table}, form), source)
         answer(answers, session, listener)
-        return write(answers, session, form, task, table, target, stat)
+        return write(answers, session, form, task, table, target, stat, limit)
 
 
 def table(path: Path, n: int, distinct: int) -> Path:
@@ -290,6 +291,30 @@ def test_a_file_of_put_aside_rows_that_is_there_already_stays(tmp_path: Path) ->
     assert json.loads(Path(result["quarantine"]).read_text())["line"] == 3
     (tmp_path / "out.csv").unlink()  # as after a crash between the two files: the same bytes are not written twice
     assert applied(tmp_path / "t.csv", tmp_path / "out.csv", Counting())["quarantine"] == result["quarantine"]
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        (b"id,messy\n1,a\n2,%b, and, more\n" % (b"x" * 200), "2," + "x" * 200 + ", and, more\n"),
+        (b'id,messy\n1,a\n"2\nb",c,d\n', '"2\nb",c,d\n'),
+        (
+            b"id,messy\n1,\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\n2,\xff\n",
+            "2,\udcff\n",
+        ),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_put_aside_whole(tmp_path: Path, content: bytes, whole: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    result = applied(tmp_path / "t.csv", tmp_path / "out.csv", Counting())
+    aside = json.loads(Path(result["quarantine"]).read_text(encoding="utf-8"))
+    assert (aside["line"], aside["text"]) == (3, whole)
+
+
+def test_more_rows_that_cannot_be_read_than_in_training_are_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,messy\n" + "1,a\n" * 8 + "2,b,c\nid,messy\n")
+    assert applied(tmp_path / "t.csv", tmp_path / "1.csv", Counting(), limit=0.1)["too_many_unread"] is False
+    assert applied(tmp_path / "t.csv", tmp_path / "2.csv", Counting(), limit=0.09)["too_many_unread"] is True
 
 
 def test_a_key_that_is_no_character_is_put_aside_like_any_other(tmp_path: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import changed, share, with_groups
+import tiny
+from conftest import asked_by_card, changed, share, with_groups
 from ruamel.yaml import YAML
 
-from luthier import card
+from luthier import card, flow, runs, seams
 from luthier.facts import FlowStep, Made, RunFacts
+from luthier.model import quiet
+from luthier.recipe_file import loads
 
 
 def front(page: str) -> dict[str, Any]:
@@ -280,3 +286,85 @@ def test_an_unmeasured_group_is_neither_weak_nor_invented(judged: RunFacts) -> N
     limits = section(card.page(changed(judged, "scores.systems.tuned.slices", {"country": groups})), "Limits")
     assert "  - country FR: 0.900 (0.800 to 0.950, n 40); " in limits
     assert "country DE" not in limits
+
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+PROMPTS = "{kind: generate, table: prompts.jsonl}"
+CHATS = f"{{kind: generate, table: chats.jsonl, chat_template: {json.dumps(TEMPLATE)}}}"
+LABELS = "{kind: classify, table: labels.csv, text: text, label: letter}"
+LORA = "{kind: lora, rank: 4, alpha: 64}"
+ASKED = """\
+version: 1
+name: asked
+task: {task}
+base: {{kind: folder, path: base}}
+prepare: {{split: {{kind: random, validation: 5, test: 5}}}}
+encode: {{max_length: 64}}
+train: {{precision: float32, epochs: 2, learning_rate: {rate}, batch_size: 4, techniques: [{technique}]}}
+predict: {{engine: {{kind: torch, max_new_tokens: 5}}}}
+score: {{latency_samples: 0, baselines: []}}
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft on its own, transformers 5.23
+@pytest.mark.parametrize(
+    ("shape", "task", "technique", "rate", "weights"),
+    [
+        ("llama", PROMPTS, "full", "1e-4", "float32"),
+        ("llama", PROMPTS, LORA, "3e-3", "bfloat16"),
+        ("llama", CHATS, "full", "1e-4", "float32"),
+        ("llama", CHATS, LORA, "3e-3", "float32"),
+        ("t5", PROMPTS, "full", "2e-2", "float32"),
+        ("bert", LABELS, "full", "1e-4", "float32"),
+        ("bert", LABELS, LORA, "3e-3", "bfloat16"),
+        ("bert", LABELS, LORA, "3e-3", "a classifier of three"),
+    ],
+)
+def test_the_snippet_gives_the_recorded_answers(
+    shape: str, task: str, technique: str, rate: str, weights: str, tmp_path: Path
+) -> None:
+    base = saved_in(tiny.build(tmp_path / "base", shape), weights)
+    asked = [f"Say {n} {'abcdefg'[n % 7]}" + " \n"[: n % 3] for n in range(40)]
+    prompts = [{"prompt": text, "completion": "abcdefg"[n % 7] * 8} for n, text in enumerate(asked)]
+    chats = [
+        {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]}
+        for row in prompts
+    ]
+    for name, rows in {"prompts": prompts, "chats": chats}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "letter"), *((f"{'ab'[n % 2]} {n}", "AB"[n % 2]) for n in range(40))])
+    opened = loads(ASKED.format(task=task, technique=technique, rate=rate), folder=tmp_path)
+    done = flow.run(opened, flow.store_for(opened))
+    examples = list(seams.read(done.artifacts["examples"].path / "test", seams.Example))
+    said = {p.id: p for p in runs.predictions_of(done.artifacts["tuned"])}
+    assert len(examples) == 5
+    for example in examples:
+        names = asked_by_card(done.folder / "model", base, opened.recipe.task.prompt(example))
+        if task is LABELS:
+            recorded = {str(answer): share for answer, share in said[example.id].candidates}
+            assert names["shares"] == pytest.approx([recorded["A"], recorded["B"]], abs=1e-4)
+        else:
+            assert names["answer"] == str(said[example.id].output)
+    assert "" not in {str(p.output) for p in said.values()}
+    assert len({str(p.output) for p in said.values()}) > 1 or (shape, task) != ("llama", PROMPTS), (
+        "answers that tell nothing apart"
+    )
+
+
+def saved_in(base: Path, weights: str) -> Path:
+    """The base with its weights in a precision, as hubs have them, or under the head of other labels."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForSequenceClassification
+
+    if weights == "a classifier of three":
+        with quiet():
+            AutoModelForSequenceClassification.from_pretrained(base, num_labels=3).save_pretrained(base)
+        return base
+
+    file = base / "model.safetensors"
+    save_file({k: t.to(getattr(torch, weights)) for k, t in load_file(file).items()}, file, {"format": "pt"})
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "dtype": weights}))
+    return base

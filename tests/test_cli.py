@@ -251,3 +251,10 @@ def test_a_metric_of_another_package_appears_in_list_schema_and_conformance(tmp_
         conforms("metrics", "starts_right")
     """)
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **variables}, cwd=ROOT)
+
+
+def test_the_command_that_init_prints_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    rows = "".join(f"The lamp number {n} came on day {n * 7 % 31},{'AB'[n % 2]}\n" for n in range(60))
+    (tmp_path / "my notes [final].csv").write_text(f"text,label\n{rows}")
+    done = luthier("init", "my notes [final].csv", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.stdout.splitlines()[-1] == "next: luthier run 'my notes [final].yaml'"

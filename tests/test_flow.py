@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import random
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from conftest import asked_by_card
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from luthier import flow, runs, seams
@@ -210,19 +210,8 @@ def test_an_adapter_loads_with_plain_peft_and_a_merged_folder_with_plain_transfo
         text = tokenizer.decode(answer[0, ids.shape[1] :], skip_special_tokens=True).strip()
         assert text == str(said[example.id])
         for folder in (adapter, whole):
-            assert snippet_answers(folder, place / "gemma3", prompt) == str(said[example.id])
+            assert asked_by_card(folder, place / "gemma3", prompt)["answer"] == str(said[example.id])
     assert n_clear > 0.5 * n
-
-
-def snippet_answers(folder: Path, base: Path, prompt: str) -> str:
-    """What the Python of a model card answers, with the folder, the base and the prompt put in."""
-    found = re.search(r"```python\n(.*?)\n```", (folder / "README.md").read_text(), flags=re.DOTALL)
-    assert found is not None
-    code = found[1].replace('folder = "."', f"folder = {str(folder)!r}").replace('"a prompt"', repr(prompt))
-    code = re.sub(r'from_pretrained\("[^"]*"\)', f"from_pretrained({str(base)!r})", code)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    return str(names["answer"])
 
 
 @pytest.mark.slow

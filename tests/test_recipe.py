@@ -177,3 +177,9 @@ def test_the_recipes_that_we_ship_are_valid() -> None:
     assert len(recipes) >= 4
     for path in recipes:
         assert load(path).recipe.name
+
+
+@pytest.mark.parametrize("change", ['task.text="\\ud800"', 'prepare.hold_out={a: ["\\udce9"]}'])
+def test_what_is_no_character_is_told(change: str) -> None:
+    with pytest.raises(UserError, match=r"the lone surrogate \\ud(800|ce9) is no character; write"):
+        loads(GOOD, folder=Path(), changes=[change])

@@ -521,18 +521,40 @@ def test_the_confusion_matrix_of_a_real_run_holds_every_test_example(letters: Ru
 
 
 def test_what_was_told_while_the_run_went_stands_on_report_and_card(judged: RunFacts) -> None:
-    assert report.told(judged) == []
+    assert report.told(judged) == {"prepare": [], "encode": [], "train": []}
     assert "Worth knowing" not in report.page(judged)
     facts = changed(
         judged, "trained.notes", ["lora leaves 36.2% of the weights of the blocks as they are: mixer.A_log"]
     )
     facts = changed(changed(facts, "encoded.asked_cut", 12), "prepared.untested_labels", {"a": 3, "b": 1})
     facts = changed(facts, "prepared.blank_groups", 7)
-    for part in (
-        "lora leaves 36.2% of the weights",
-        "12 test examples are longer than encode.max_length",
-        "2 labels (4 training examples) stand in no test example",
-        "7 rows name no group",
+    made = {entry.stage: entry.artifact for entry in facts.lineage}
+    page, limits = report.page(facts), card.page(facts).replace("\\", "").split("## Limits")[1]
+    for section, stage, part in (
+        ("training", "train", "lora leaves 36.2% of the weights of the blocks as they are: mixer.A_log"),
+        ("supervision", "encode", "12 test examples are longer than encode.max_length; the model read them cut"),
+        ("data", "prepare", "2 labels (4 training examples) stand in no test example, so nothing is known of them"),
+        ("data", "prepare", "7 rows name no group; each was split as a unit of its own"),
     ):
-        assert part in report.page(facts)
-        assert part in card.page(facts).replace("\\", "")
+        assert part in Page(page.split(f'<section id="{section}">')[1].split("</section>")[0]).text
+        assert f"- {part} (`{made[stage]}`)." in limits
+    assert page.count("<h3>Worth knowing</h3>") == 3
+
+
+def test_one_of_a_kind_is_told_as_one(judged: RunFacts) -> None:
+    facts = changed(changed(judged, "encoded.asked_cut", 1), "prepared.untested_labels", {"a": 1})
+    told = report.told(changed(facts, "prepared.blank_groups", 1))
+    assert told["prepare"] == [
+        "1 label (1 training example) stands in no test example, so nothing is known of it",
+        "1 row names no group; each was split as a unit of its own",
+    ]
+    assert told["encode"] == ["1 test example is longer than encode.max_length; the model read it cut"]
+
+
+def test_the_most_that_the_base_reads_is_told_where_something_limits_it(judged: RunFacts) -> None:
+    facts = changed(judged, "encoded.positions", 2048)
+    assert "Reads 2,048 tokens at most" in Page(report.page(facts)).text
+    assert "; it reads 2,048 tokens at most (`encode-" in card.page(facts)
+    facts = changed(judged, "encoded.positions", None)
+    assert "at most" not in Page(report.page(facts)).text.split("Base model")[1].split("Environment")[0]
+    assert "at most" not in card.page(facts).split("## Base model")[1]

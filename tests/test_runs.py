@@ -15,6 +15,7 @@ from crashing import crashes
 
 from luthier import card, flow, runs, seams
 from luthier.bases.hub import Hub
+from luthier.cli import main
 from luthier.engines import Request
 from luthier.engines.torch import Torch
 from luthier.errors import UserError
@@ -22,7 +23,7 @@ from luthier.facts import RunFacts
 from luthier.model import quiet
 from luthier.recipe_file import load
 from luthier.runs import Run
-from luthier.store import Artifact, Silent, Store, retired
+from luthier.store import Artifact, Silent, Store, retired, seal
 
 RECIPE = """\
 version: 1
@@ -211,6 +212,54 @@ def test_a_record_that_is_damaged_does_not_hide_the_others(project: Path) -> Non
     assert runs.find(store, "latest")["name"].startswith("whole-")
     assert len(heard.lines) == 1
     assert "run.json: cannot be read" in heard.lines[0]
+
+
+def recorded_before(project: Path, how: str) -> None:
+    """The run of the adapter as an earlier version would have left it."""
+    store = store_of(project)
+    entry = runs.find(store, "adapter")
+    record = store.runs / entry["name"] / "run.json"
+    lacking = {"model": "notes", "examples": "test_split", "gate": "released"}
+    role = {"verdicts": "gate", "cases": "scores"}.get(how, how)
+    if role in (*lacking, "scores"):
+        folder = store.artifacts / entry["artifacts"][role]
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if how in lacking:
+            del manifest["facts"][lacking[how]]
+        elif how == "cases":
+            (folder / "cases.json").unlink()
+        else:
+            (folder / "verdicts.jsonl").write_text('{"check": "exact_match", "passed": true}\n')
+        seal(folder, manifest, {})
+        entry["contents"][role] = json.loads((folder / "manifest.json").read_text())["content"]
+    elif how == "encoded":
+        del entry["artifacts"]["encoded"]
+    elif how == "record":
+        del entry["recipe_folder"]
+    elif how == "settings":
+        entry["recipe"]["prepare"]["max_length"] = 48
+    else:
+        recipe = record.with_name("recipe.yaml")
+        recipe.write_text(recipe.read_text().replace("test: 20}}", "test: 20}, max_length: 48}"))
+    record.write_text(json.dumps(entry))
+
+
+@pytest.mark.parametrize(
+    "how", ["model", "examples", "gate", "verdicts", "cases", "encoded", "record", "settings", "recipe"]
+)
+def test_a_run_of_an_earlier_version_is_told_in_one_sentence(
+    project: Path, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded_before(project, how)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("sys.argv", ["luthier", "report", "adapter"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert told.startswith("error: adapter-")
+    assert ("earlier version" if how != "recipe" else "is now encode.max_length") in told
+    assert "again" in told
 
 
 def stub(root: Path) -> tuple[Store, Run]:
@@ -426,3 +475,32 @@ def test_a_rows_answer_depends_on_no_other_row(project: Path, name: str) -> None
         ((said, sure),) = answers([row], f"{n}.csv")
         assert said == together[n][0]
         assert float(sure) == pytest.approx(float(together[n][1]), abs=1.1e-3)  # told in three digits
+
+
+def test_a_table_without_what_the_model_reads_is_told_and_nothing_is_written(made: Path, tmp_path: Path) -> None:
+    asks = [{"prompt": f"Double of {n}?", "completion": str(2 * n)} for n in range(40)]
+    (tmp_path / "asks.jsonl").write_text("\n".join(map(json.dumps, asks)))
+    text = RECIPE.format(
+        name="asks", task="{kind: generate, table: asks.jsonl}", base=made / "llama", technique="full", checks=""
+    )
+    (tmp_path / "asks.yaml").write_text(text)
+    ran(tmp_path, "asks")
+    (tmp_path / "new.csv").write_text("question\nDouble of 0?\n")
+    before = sorted(tmp_path.iterdir())
+    sentence = "new.csv: has no column 'prompt' or 'messages', of which the model reads one; it has question"
+    with pytest.raises(UserError, match=sentence):
+        runs.apply(store_of(tmp_path), "asks", tmp_path / "new.csv", tmp_path / "out.csv")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("n_ragged", "code"), [(0, 0), (1, 0), (2, 3)])
+def test_apply_leaves_with_3_where_more_rows_than_in_training_could_not_be_read(
+    project: Path, n_ragged: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "new.csv").write_text("messy\n" + "0007 kg\n" * 100 + "0012, kg\n" * n_ragged)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("sys.argv", ["luthier", "apply", "whole", "new.csv", "out.csv"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == code
+    assert (project / "out.csv").read_text().count("\n") == 101

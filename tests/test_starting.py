@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from crashing import crashes
 
 from luthier import flow
 from luthier.errors import UserError
@@ -289,3 +291,23 @@ def test_what_is_written_runs(tmp_path: Path) -> None:
     opened = load(tmp_path / "t.yaml", ["train.epochs=1", "score.latency_samples=1"])
     done = flow.run(opened, flow.store_for(opened))
     assert set(done.facts.scores.systems) == {"majority", "tfidf", "tuned", "untuned"}
+
+
+def test_a_recipe_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    csv(tmp_path / "made" / "t.csv", TEXT | LABEL)
+    whole = started(tmp_path / "made" / "t.csv")[2].text.encode()
+    (tmp_path / "made" / "t.yaml").unlink()
+    n = 0
+    for root in crashes(tmp_path / "made", tmp_path / "cut", lambda root: started(root / "t.csv")):
+        n += 1
+        written = root / "t.yaml"
+        assert not written.exists() or written.read_bytes() == whole
+    assert n > 1
+
+
+def test_a_table_whose_name_no_recipe_can_hold_is_told(tmp_path: Path) -> None:
+    table = csv(tmp_path / os.fsdecode(b"caf\xe9.csv"), TEXT | LABEL)
+    with pytest.raises(UserError, match=r"caf\\udce9\.csv: has a name that is no UTF-8, .*; rename it"):
+        started(table)
+    assert list(tmp_path.iterdir()) == [table]

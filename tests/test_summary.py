@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import LETTERS, changed
 
 from luthier import report, summary
 from luthier.facts import RunFacts
-from luthier.runs import Run
+from luthier.recipe_file import loads
+from luthier.runs import Run, next_command
+from luthier.store import Store
 
 
 def test_checks_stand_with_the_figures_of_the_report_and_what_is_independent(
@@ -22,3 +29,23 @@ def test_checks_stand_with_the_figures_of_the_report_and_what_is_independent(
     assert [row[2] for row in checks] == [report.number(check.estimate, check.unit) for check in judged.verdicts]
     assert judged.measured is not None
     assert checks[-1][2] == report.number(judged.measured.latency_ms.quantile(0.95), "ms")
+
+
+@pytest.mark.parametrize("table", ["my notes [final].csv", "it's [bold]$HOME[/bold]; *.csv", "-v.csv", "a.csv"])
+def test_the_printed_command_can_be_pasted_into_a_shell(
+    table: str, judged: RunFacts, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    opened = loads(LETTERS.replace("letters.csv", json.dumps(table)), folder=tmp_path)
+    facts = changed(judged, "next", next_command(opened, Store(tmp_path / ".luthier"), "letters-0a"))
+    summary.table(Run(judged.run, Path("[red]"), {}, facts))
+    out = capsys.readouterr().out
+    told = next(line for line in out.splitlines() if line.startswith("next"))
+    printed = "import sys; print(sys.argv[1:], end='')"
+    shell = (
+        f'luthier() {{ {shlex.quote(sys.executable)} -c {shlex.quote(printed)} "$@"; }}; {told.removeprefix("next")}'
+    )
+    got = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    source = f"./{table}" if table.startswith("-") else table
+    assert got == str(["apply", "letters-0a", source, "cleaned.csv"])
+    assert "report  [red]/report.html" in out

@@ -29,8 +29,8 @@ class Check(Choice):
 
     family: ClassVar[str] = "checks"
 
-    where: dict[str, str | bool | int | float] = {}
-    """Only predictions whose slices have these values; `{}` is all of them."""
+    where: dict[str, str | bool | int | float | None] = {}
+    """Only predictions whose slices have these values, where null and "" are a blank cell; `{}` is all of them."""
     required: bool = True
     """Whether anything but "passed" stops the release; false makes it advisory."""
 
@@ -43,7 +43,7 @@ class Check(Choice):
         raise NotImplementedError
 
 
-def within(predictions: list[Prediction], where: dict[str, str | bool | int | float]) -> list[Prediction]:
+def within(predictions: list[Prediction], where: Mapping[str, object]) -> list[Prediction]:
     """The predictions whose slices match `where`; true and false are compared as the words."""
     wanted = {name: slice_value(value) for name, value in where.items()}
     return [p for p in predictions if all(p.slices.get(name) == value for name, value in wanted.items())]
@@ -54,6 +54,10 @@ def slice_value(value: object) -> str:
     return name_of(value)
 
 
-def described(where: dict[str, str | bool | int | float]) -> str:
+def described(where: Mapping[str, object]) -> str:
     """` where unseen=false`, or nothing."""
-    return " where " + ", ".join(f"{name}={slice_value(value)}" for name, value in where.items()) if where else ""
+    return (
+        " where " + ", ".join(f"{name}={slice_value(value) or '(empty)'}" for name, value in where.items())
+        if where
+        else ""
+    )

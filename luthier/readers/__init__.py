@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +32,13 @@ class Quarantined:
     rule: str  # short id, e.g. "ragged", "encoding", "json", "missing-target"
     reason: str  # a sentence
     blank_before: int = field(default=0, compare=False)
+    text: str = field(
+        default="", compare=False, repr=False
+    )  # the record itself; a byte that is no text as U+DC00 + byte
+
+    def told(self) -> dict[str, Any]:
+        """All but the record itself, of which the excerpt tells enough where the table stays."""
+        return {name: value for name, value in asdict(self).items() if name != "text"}
 
 
 class Reader(Choice):

@@ -62,7 +62,7 @@ class Csv(Reader):
                 again = record.text.strip("\r\n").removeprefix("\ufeff") == told  # files joined end to end
                 rule, reason = ("header", "the header stands here again") if again else ("", "")
             if rule:
-                yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank)
+                yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)
             else:
                 yield Row(path.name, line, dict(zip(header, record.fields, strict=True)), blank)
         if empty:

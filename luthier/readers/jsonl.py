@@ -43,7 +43,9 @@ class Jsonl(Reader):
             try:
                 values = parse(text)
             except Unfit as unfit:
-                yield Quarantined(path.name, line.number, unfit.column, excerpt(text), unfit.rule, unfit.reason, blank)
+                yield Quarantined(
+                    path.name, line.number, unfit.column, excerpt(text), unfit.rule, unfit.reason, blank, text
+                )
             else:
                 yield Row(path.name, line.number, values, blank)
 

@@ -35,10 +35,10 @@ class Lines(Reader):
             parts = text.split(self.separator, len(self.columns) - 1)
             if found := flaw(text):
                 reason = f"character {found.at + 1} cannot be decoded"
-                yield Quarantined(path.name, line.number, "", excerpt(text), "encoding", reason, blank)
+                yield Quarantined(path.name, line.number, "", excerpt(text), "encoding", reason, blank, text)
             elif len(parts) < len(self.columns):
                 reason = f"{len(parts)} columns where {len(self.columns)} were named"
-                yield Quarantined(path.name, line.number, "", excerpt(text), "ragged", reason, blank)
+                yield Quarantined(path.name, line.number, "", excerpt(text), "ragged", reason, blank, text)
             else:
                 yield Row(path.name, line.number, dict(zip(self.columns, parts, strict=True)), blank)
         if not last:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -142,7 +142,7 @@ class Aside:
             self.n_headers += 1
         elif len(self.first) < TOLD:
             self.first.append(record)
-        self.file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+        self.file.write(json.dumps(record.told(), ensure_ascii=False) + "\n")
 
 
 @dataclass

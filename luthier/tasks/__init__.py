@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, ClassVar, Literal, get_args, get_origin
@@ -45,6 +45,11 @@ class Task(Choice):
     def columns(self) -> list[str]:
         """Columns of the table that must be there, without the targets."""
         raise NotImplementedError
+
+    def unasked(self, known: Sequence[str]) -> str:
+        """Why the rows of a table with these columns cannot be asked, or nothing."""
+        missing = next((name for name in self.columns() if name not in known), None)
+        return "" if missing is None else f"has no column '{missing}', which the model reads"
 
     def targets(self) -> list[str]:
         """Columns that hold the answers: of the table beside it if there is one, else of the table."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from luthier.readers import Row
@@ -31,6 +31,10 @@ class Generate(Task):
 
     def columns(self) -> list[str]:
         return []
+
+    def unasked(self, known: Sequence[str]) -> str:
+        read = (self.prompt_column, self.messages_column)
+        return "" if {*read} & {*known} else f"has no column '{read[0]}' or '{read[1]}', of which the model reads one"
 
     def targets(self) -> list[str]:
         return []

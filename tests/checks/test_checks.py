@@ -193,6 +193,14 @@ def test_floor_reads_only_what_where_selects_and_says_so():
     assert (verdict.required, verdict.blocks) == (False, False)
 
 
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_where_takes_null_for_a_blank_cell(blank):
+    check = Check.pick({"kind": "floor", "metric": "exact_match", "at_least": 0.9, "where": {"country": blank}})
+    verdict = check.judge(evidence(graded(40, 0, "b", country="") + graded(0, 40, "d", country="DE")))
+    assert verdict.check == "exact_match >= 0.9 where country=(empty)"
+    assert (verdict.outcome, verdict.n) == ("passed", 40)
+
+
 def test_a_floor_is_not_passed_by_an_undefined_metric():
     verdict = Floor(metric="nowhere", at_least=0.0).judge(evidence(graded(40, 0), metrics={"nowhere": Nowhere()}))
     assert (verdict.outcome, verdict.estimate) == ("not enough data", None)

@@ -27,6 +27,11 @@ def outcome(values: dict[str, Any], *, told: bool = True) -> Any:
     return asked, made.target and str(made.target)
 
 
+def test_a_table_can_be_asked_that_has_a_prompt_or_messages() -> None:
+    assert GENERATE.unasked(["prompt"]) == GENERATE.unasked(["id", "messages"]) == ""
+    assert GENERATE.unasked(["question"]) == "has no column 'prompt' or 'messages', of which the model reads one"
+
+
 ASKED = turn("user", "Say 1")
 
 
