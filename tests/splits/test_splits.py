@@ -311,12 +311,24 @@ def assigned(split, units, seed):
     try:
         return split.assign(units, seed)
     except UserError:
-        per_label = Counter(label for _, label in {unit.entity: unit.label for unit in reversed(units)}.items())
-        small = len({unit.entity for unit in units}) < 3 or (
-            isinstance(split, Stratified) and max(per_label.values()) < 3
-        )
-        assert small or isinstance(split, Given)
+        assert isinstance(split, Given) or too_small(split, units)
         return None
+
+
+def too_small(split, units):
+    """Whether a table has fewer than three entities (of any label, if stratified), or fewer than counts ask for."""
+    sizes_of = Counter(unit.entity for unit in units)
+    per_label = Counter(label for _, label in {unit.entity: unit.label for unit in reversed(units)}.items())
+    stratified = isinstance(split, Stratified)
+    if len(sizes_of) < 3 or (stratified and max(per_label.values()) < 3):
+        return True
+    votes = Counter((unit.entity, unit.label) for unit in sorted(units, key=lambda unit: unit.label))
+    most = {entity: label for (entity, label), _ in reversed(votes.most_common())}
+    smallest = {label: min(n for e, n in sizes_of.items() if most[e] == label) for label in most.values()}
+    stay = sum(smallest.values()) if stratified and len(smallest) > 1 else 1
+    sizes = split.test, split.validation
+    asked = sum(size if isinstance(size, int) else round(size * len(units)) for size in sizes)
+    return any(isinstance(size, int) for size in sizes) and asked > len(units) - stay
 
 
 @settings(max_examples=60, deadline=None)
