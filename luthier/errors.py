@@ -33,3 +33,8 @@ class MachineError(UserError):
     """The machine, not the recipe, is short of something (disk, memory); exit code 4."""
 
     exit_code = 4
+
+
+def first_line(problem: BaseException) -> str:
+    """The first line of what a library says, or the kind of its error where it says nothing."""
+    return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)

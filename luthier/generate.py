@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from luthier.errors import UserError
+from luthier.errors import UserError, first_line
 from luthier.model import autocast, decoder_start, greedy, head_replaced, padded, scored
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ def try_out(model: Model) -> None:
         generate(model, [[5, 6]], max_new_tokens=2, stop=set(model.ends))
     except Exception as problem:
         raise UserError(
-            f"{type(model.bare).__name__} cannot write answers here ({type(problem).__name__}: {str(problem).splitlines()[0]})",
+            f"{type(model.bare).__name__} cannot write answers here ({type(problem).__name__}: {first_line(problem)})",
             where="base",
             hint="choose another base",
         ) from problem

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from luthier.errors import UserError
+from luthier.errors import UserError, first_line
 from luthier.store import hardware
 
 if TYPE_CHECKING:
@@ -102,7 +102,15 @@ def architecture_of(folder: Path) -> Architecture:
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     )
 
+    from luthier import suitability
+
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise UserError(
+                "is an adapter, not a whole model",
+                where=str(folder),
+                hint="merge it into its base (`luthier export` does so for a run) and give that folder",
+            )
         raise UserError("has no config.json", where=str(folder), hint="give a Hugging Face model folder")
     try:
         written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -120,12 +128,7 @@ def architecture_of(folder: Path) -> Architecture:
         pickles = [f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern)]
         found = f" (only {pickles[0]}, a pickle, which can run code when read)" if pickles else ""
         raise UserError(f"has no safetensors weights{found}", where=str(folder), hint="save it again with safetensors")
-    if quantized := written.get("quantization_config"):
-        raise UserError(
-            f"is quantized ({quantized.get('quant_method', 'unknown method')}), and its weights cannot be trained exactly",
-            where=str(folder),
-            hint="take the full-precision model that it was made from",
-        )
+    suitability.check_files(folder, written)
     kind = written.get("model_type", "")
     names = written.get("architectures") or [""]
     if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and written.get("is_encoder_decoder", True):
@@ -172,17 +175,25 @@ def load(
         writing_head(architecture, weights)
     tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").exists() else weights)
     options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True}
+    options["ignore_mismatched_sizes"] = True  # they are named by check_weights
     if head.labels:
         numbered = dict(enumerate(head.labels))
         options |= {"num_labels": len(numbered), "id2label": numbered, "label2id": {v: k for k, v in numbered.items()}}
-        options |= {"problem_type": head.problem, "ignore_mismatched_sizes": True}
+        options["problem_type"] = head.problem
     if not head.auto.startswith("AutoModel"):
         raise UserError(f"{ABOUT} names '{head.auto}', which is no model class", where=str(folder))
     suitability.check_kind(weights, head)
     suitability.check_vocabulary(tokenizer, weights)
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(seed)
-        bare, told = getattr(transformers, head.auto).from_pretrained(weights, output_loading_info=True, **options)
+        try:
+            bare, told = getattr(transformers, head.auto).from_pretrained(weights, output_loading_info=True, **options)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as problem:
+            raise UserError(
+                f"transformers cannot load it ({first_line(problem)})",
+                where=str(weights),
+                hint="correct the file that this is about, or fetch the model again",
+            ) from problem
         drawn, notes = suitability.check_weights(bare, told, head, weights)
         if not head.writes:
             for config in (bare.config, bare.config.get_text_config()):
@@ -235,7 +246,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as problem:
         raise UserError(
-            f"has no usable tokenizer ({str(problem).splitlines()[0]})",
+            f"has no usable tokenizer ({first_line(problem)})",
             where=str(folder),
             hint="add its tokenizer files",
         ) from None

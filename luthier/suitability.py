@@ -3,18 +3,20 @@ positions and precision."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.errors import UserError
+from luthier.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import nn
 
     from luthier.model import Head, Model
 
+EXACT = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}  # weights, and the whole numbers of buffers
 NAMED = 3  # weights named in a message
 BUFFER = re.compile(
     r"(position_ids|token_type_ids|inv_freq|masked_bias|(attn|attention)\.bias)$"
@@ -36,6 +38,40 @@ def check_kind(folder: Path, head: Head) -> None:
         )
 
 
+def check_files(folder: Path, config: Mapping[str, Any]) -> None:
+    """UserError where weight files are missing or cut, or hold numbers that only a quantized model has."""
+    from safetensors import SafetensorError, safe_open
+
+    if (quantized := config.get("quantization_config")) is not None:
+        method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
+        raise quantized_base(f"({method or 'unknown method'})", folder)
+    index = folder / "model.safetensors.index.json"
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.exists() else set()
+    files = sorted(folder.glob("*.safetensors"))
+    if missing := sorted(named - {file.name for file in files}):
+        told = f"lacks {missing[0]}" + (f" and {len(missing) - 1} more of its weight files" if missing[1:] else "")
+        raise UserError(f"{told}, which {index.name} names", where=str(folder), hint="fetch the model again")
+    for file in files:
+        try:
+            with safe_open(file, framework="np") as opened:
+                kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as problem:
+            raise UserError(
+                f"is no whole safetensors file ({first_line(problem)})", where=str(file), hint="fetch the model again"
+            ) from None
+        if odd := sorted(n for n, kind in kinds.items() if kind not in EXACT and not BUFFER.search(n)):
+            raise quantized_base(f"(weights of type {kinds[odd[0]]}, such as {odd[0]})", folder)
+
+
+def quantized_base(how: str, folder: Path) -> UserError:
+    """What is told of weights that are rounded to a few bits."""
+    return UserError(
+        f"is quantized {how}, and its weights cannot be trained exactly",
+        where=str(folder),
+        hint="take the full-precision model that it was made from",
+    )
+
+
 def config_of(folder: Path) -> Any:
     """The configuration of a model folder; UserError where transformers cannot read it."""
     from transformers import AutoConfig
@@ -44,7 +80,7 @@ def config_of(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise UserError(
-            f"config.json cannot be read ({str(problem).splitlines()[0]})", where=str(folder), hint="fetch it again"
+            f"config.json cannot be read ({first_line(problem)})", where=str(folder), hint="fetch it again"
         ) from None
 
 
@@ -204,5 +240,5 @@ def failure(model: Model) -> str:
         with torch.inference_mode(), autocast(model):
             model.forward(**inputs)
     except (RuntimeError, TypeError, ValueError) as problem:
-        return str(problem).splitlines()[0]
+        return first_line(problem)
     return ""

@@ -11,7 +11,14 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, BertConfig, BertForSequenceClassification, OPTConfig, RobertaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    OPTConfig,
+    RobertaConfig,
+)
 
 from luthier import suitability
 from luthier.errors import UserError
@@ -44,6 +51,61 @@ def test_a_quantized_base_is_named_as_such(base: Callable[[str], Path], method: 
     changed(folder, quantization_config={"quant_method": method})
     with pytest.raises(UserError, match=rf"is quantized \({method}\).*full-precision"):
         architecture_of(folder)
+
+
+def test_a_base_that_says_that_it_is_quantized_and_not_how_is_refused(base: Callable[[str], Path]) -> None:
+    folder = base("llama")
+    changed(folder, quantization_config={})
+    with pytest.raises(UserError, match=r"is quantized \(unknown method\)"):
+        architecture_of(folder)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_of_few_bits_are_refused_without_a_config_that_says_so(base: Callable[[str], Path], kind: Any) -> None:
+    folder = base("llama")
+    file = folder / "model.safetensors"
+    rounded = {name: (w * 100).to(kind) if "down_proj" in name else w for name, w in load_file(file).items()}
+    save_file(rounded, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"is quantized \(weights of type \w+, such as model.layers.0.mlp.down_proj"):
+        architecture_of(folder)
+
+
+def test_weights_of_another_size_are_named_for_a_model_that_writes_too(base: Callable[[str], Path]) -> None:
+    folder = base("llama")
+    changed(folder, intermediate_size=24)
+    for head in (None, LABELS):
+        with pytest.raises(UserError, match=r"6 are missing or of another size \(model.layers.0.mlp.down_proj"):
+            opened(folder, head)
+
+
+def test_a_weight_file_that_is_cut_is_named(base: Callable[[str], Path]) -> None:
+    folder = base("llama")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"model.safetensors: is no whole safetensors file"):
+        architecture_of(folder)
+
+
+def test_a_weight_file_that_is_missing_is_named(base: Callable[[str], Path]) -> None:
+    folder = base("llama")
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors").unlink()
+    sorted(folder.glob("model-*.safetensors"))[1].unlink()
+    with pytest.raises(UserError, match=r"lacks model-00002-of-\d+.safetensors, which model.safetensors.index.json"):
+        architecture_of(folder)
+
+
+def test_generation_settings_that_transformers_refuses_are_told(base: Callable[[str], Path]) -> None:
+    folder = base("llama")
+    (folder / "generation_config.json").write_text('{"suppress_tokens": [7, 9], "forced_bos_token_id": 9}')
+    with pytest.raises(UserError, match=r"transformers cannot load it \(Every token in `forced_bos_token_id`"):
+        opened(folder)
+
+
+def test_an_adapter_given_as_a_base_is_told_from_a_folder_without_config(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is an adapter, not a whole model; merge it"):
+        architecture_of(tmp_path)
 
 
 def renamed(folder: Path, name: Callable[[str], str | None]) -> None:

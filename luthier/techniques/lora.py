@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from luthier.errors import UserError
+from luthier.errors import UserError, first_line
 from luthier.model import block_of, blocks, numbered_parameters, peft_task, quiet
 from luthier.techniques import Running, Technique
 
@@ -65,7 +65,7 @@ class Lora(Technique):
                 model.forward = get_peft_model(model.bare, config)
             except (ValueError, TypeError, NotImplementedError) as problem:
                 raise UserError(
-                    f"peft cannot adapt this base: {str(problem).splitlines()[0]}",
+                    f"peft cannot adapt this base: {first_line(problem)}",
                     where="train.techniques lora",
                     hint="name other targets, or use `kind: full`",
                 ) from problem
