@@ -111,21 +111,21 @@ def asked(prompts: Sequence[Prompt], reading: Reading) -> list[list[int]]:
     ]
 
 
-def cuts(prompts: Sequence[Prompt], reading: Reading, places: Sequence[str]) -> list[int]:
-    """How many tokens of each prompt do not fit; an error of the chat template names the place of its prompt."""
+def whole(prompts: Sequence[Prompt], reading: Reading, places: Sequence[str]) -> list[tuple[list[int], int]]:
+    """Tokens of each prompt and how many of them do not fit; an error of the chat template names the prompt's place."""
     texts = [asked_text(prompt) for prompt in prompts if isinstance(prompt, str)]
     if reading.labels:
-        return [cut for _, cut in read_whole(texts, reading)]
-    lengths = iter(map(len, written_prompts(texts, reading)))
+        return read_whole(texts, reading)
+    encoded = iter(written_prompts(texts, reading))
     found = []
     for prompt, place in zip(prompts, places, strict=True):
         if isinstance(prompt, str):
-            found.append(max(0, next(lengths) - reading.max_length))
-            continue
-        with told_where(place):
-            whole = rendered(prompt, reading.tokenizer, asks=True)
-        n = len(parsed(whole, [turn["content"] for turn in prompt], reading))
-        found.append(max(0, n - reading.max_length))
+            ids = next(encoded)
+        else:
+            with told_where(place):
+                text = rendered(prompt, reading.tokenizer, asks=True)
+            ids = parsed(text, [turn["content"] for turn in prompt], reading)
+        found.append((ids, max(0, len(ids) - reading.max_length)))
     return found
 
 

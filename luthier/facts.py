@@ -60,6 +60,7 @@ class EncodedFacts(Facts):
     truncated: int
     cut_tokens: int
     longest: int
+    longest_asked: int  # tokens of the longest question of the test, cut to fit
     auto: str  # name of the Hugging Face class that the objective puts on the base
     positions: int | None  # most tokens that the base reads, where something limits them
     writes: str  # "behind the prompt" (decoders), "apart" (encoder-decoders) or "" (classification heads)

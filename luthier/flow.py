@@ -143,6 +143,7 @@ def trained(opened: RecipeFile, store: Store, encoded: Artifact, base: Artifact)
         seed=recipe.seed,
         device=recipe.device,
         base_name=runs.base_name(recipe),
+        longest_answer=recipe.predict.engine.max_new_tokens,
     )
     return store.do(train, config, encoded=encoded, base=base, **inputs)
 

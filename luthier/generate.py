@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from luthier.errors import UserError, first_line
 from luthier.model import autocast, decoder_start, greedy, head_replaced, padded, scored
 
 if TYPE_CHECKING:
@@ -339,17 +338,3 @@ def tall_head(model: Model) -> Iterator[None]:
     weight_VD = head.weight
     with head_replaced(head, lambda hidden: (weight_VD @ hidden.flatten(0, -2).T).T.unflatten(0, hidden.shape[:-1])):
         yield
-
-
-def try_out(model: Model) -> None:
-    """UserError, before any training, where a base that shall write cannot: its own code fails on two tokens."""
-    if not model.head.writes:
-        return
-    try:
-        generate(model, [[5, 6]], max_new_tokens=2, stop=set(model.ends))
-    except Exception as problem:
-        raise UserError(
-            f"{type(model.bare).__name__} cannot write answers here ({type(problem).__name__}: {first_line(problem)})",
-            where="base",
-            hint="choose another base",
-        ) from problem

@@ -242,6 +242,8 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    from luthier import suitability
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as problem:
@@ -250,17 +252,19 @@ def load_tokenizer(folder: Path) -> Any:
             where=str(folder),
             hint="add its tokenizer files",
         ) from None
-    if tokenizer.pad_token_id is None:
-        config = folder / "config.json"
-        named = json.loads(config.read_text(encoding="utf-8")).get("pad_token_id") if config.exists() else None
-        known = tokenizer.convert_ids_to_tokens(named) if isinstance(named, int) and named >= 0 else None
-        tokenizer.pad_token = tokenizer.eos_token or known or tokenizer.unk_token
-    if tokenizer.pad_token_id is None:
-        raise UserError(
-            "has a tokenizer that names no token to pad with",
-            where=str(folder),
-            hint="set pad_token (or eos_token) in tokenizer_config.json",
-        )
+    settings = suitability.config_of(folder).get_text_config() if (folder / "config.json").exists() else None
+    n_embeddings = settings.vocab_size if settings is not None else len(tokenizer)  # an adapter's was settled before
+    usable = lambda token: isinstance(token, int) and 0 <= token < n_embeddings  # noqa: E731
+    if not usable(tokenizer.pad_token_id):  # there is none, or one was added that the model has no embedding for
+        named = (tokenizer.eos_token_id, getattr(settings, "pad_token_id", None), tokenizer.unk_token_id)
+        found = next((token for token in named if usable(token)), None)
+        if found is None:
+            raise UserError(
+                "has a tokenizer that names no token to pad with",
+                where=str(folder),
+                hint="set pad_token (or eos_token) in tokenizer_config.json",
+            )
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(found)
     tokenizer.clean_up_tokenization_spaces = False  # closing spaces would change answers
     return tokenizer
 

@@ -85,32 +85,53 @@ def config_of(folder: Path) -> Any:
 
 
 def check_vocabulary(tokenizer: Any, folder: Path) -> None:
-    """UserError where ordinary text may become a token that the model has no embedding for.
+    """UserError where ordinary text, or what stands around each, may become a token that the model has no embedding for.
 
-    Control tokens beyond the embeddings, such as those of images, are never made from text.
+    Other control tokens beyond the embeddings, such as those of images, are never made from text.
     """
-    n_embeddings = config_of(folder).get_text_config().vocab_size
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    beyond = sorted(n for n in tokenizer.get_vocab().values() if n >= n_embeddings and n not in special)
-    if beyond:
-        raise UserError(
-            f"its tokenizer has {len(tokenizer)} tokens and the model {n_embeddings} embeddings; "
-            f"'{tokenizer.convert_ids_to_tokens(beyond[0])}' has none",
-            where=str(folder),
-            hint="take the tokenizer that belongs to the model, or resize its embeddings and save it again",
-        )
+    from luthier.encoding import Reading
+
+    n_embeddings = embeddings_of(folder)
+    added = tokenizer.added_tokens_decoder
+    last = max(len(tokenizer) - 1, *added) if added else len(tokenizer) - 1
+    numbers = range(n_embeddings, last + 1)
+    named = zip(numbers, tokenizer.convert_ids_to_tokens(list(numbers)), strict=True)
+    beyond = [
+        number for number, token in named if token is not None and not (number in added and added[number].special)
+    ]
+    if not numbers:
+        return
+    before, behind = Reading(tokenizer, "decoder", (), 0).frame
+    used = [number for number in (tokenizer.eos_token_id, *before, *behind) if number in numbers]
+    if beyond or used:
+        raise no_embedding(tokenizer, (beyond + used)[0], n_embeddings, str(folder))
 
 
-def positions(folder: Path) -> int | None:
+def embeddings_of(folder: Path) -> int:
+    """How many tokens a base has embeddings for."""
+    return int(config_of(folder).get_text_config().vocab_size)
+
+
+def no_embedding(tokenizer: Any, token: int, n_embeddings: int, where: str) -> UserError:
+    """What is told of a token that the model cannot read."""
+    return UserError(
+        f"the tokenizer of the base has {len(tokenizer)} tokens and the model {n_embeddings} embeddings; "
+        f"'{tokenizer.convert_ids_to_tokens(token)}' has none",
+        where=where,
+        hint="take the tokenizer that belongs to the model, or resize its embeddings and save it again",
+    )
+
+
+def positions(folder: Path, head: Head) -> int | None:
     """Most tokens that a base reads (an encoder-decoder: reads and writes, each), or None where nothing limits them.
 
     Tables of positions are looked at themselves, without weights: RoBERTa keeps two rows of its table for itself.
     """
     import torch
-    from transformers import AutoModel
+    import transformers
 
     with torch.device("meta"):
-        return positions_of(AutoModel.from_config(config_of(folder)))
+        return positions_of(getattr(transformers, head.auto).from_config(config_of(folder)))
 
 
 def positions_of(model: nn.Module) -> int | None:
@@ -126,9 +147,10 @@ def positions_of(model: nn.Module) -> int | None:
                 offset = 0 if module.padding_idx is None else module.padding_idx + 1
             found.append(module.num_embeddings - offset)
     text = model.config.get_text_config()
-    written = getattr(text, "max_position_embeddings", None)
-    if not found and isinstance(written, int) and written > 0 and uses_positions(text):
-        found.append(written)
+    written = [getattr(text, "max_seq_len", None)]  # MPT's biases of attention end there
+    if found or uses_positions(text):  # a table may hold rows beside those of positions
+        written.append(getattr(text, "max_position_embeddings", None))
+    found += [most for most in written if isinstance(most, int) and most > 0]
     return min(found, default=None)
 
 

@@ -275,6 +275,28 @@ score: {{latency_samples: 0, baselines: [{{kind: untuned, shots: 1}}]}}
     assert done.facts.scores.systems["untuned"].metrics["exact_match"].n == 10
 
 
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_control_token_without_embedding_that_data_or_template_hold_is_told_with_the_row(
+    place: Path, tmp_path: Path, everywhere: bool
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny.build(tmp_path / "base", "llama"))
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<img>"]})
+    tokenizer.save_pretrained(tmp_path / "base")
+    rows = [{"prompt": f"say {'<img>' if everywhere else ''}{number}", "completion": "x"} for number in range(40)]
+    rows[7]["prompt"] = "say <img>"
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = """\
+version: 1
+name: beyond
+task: {kind: generate, table: t.jsonl}
+base: {kind: folder, path: base}
+prepare: {split: {kind: random, validation: 5, test: 10}}
+encode: {max_length: 32, control_tokens: parse}
+"""
+    with pytest.raises(UserError, match=rf"t.jsonl:\d+: the tokenizer .*{tiny.sizes()} embeddings; '<img>' has none"):
+        run(tmp_path, text)
+
+
 Change = Callable[[str], str]
 
 

@@ -16,8 +16,12 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
+    BloomConfig,
+    MptConfig,
+    MraConfig,
     OPTConfig,
     RobertaConfig,
+    YosoConfig,
 )
 
 from luthier import suitability
@@ -199,6 +203,33 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_told_with_both_numbers(
         opened(folder)
 
 
+def test_an_added_token_to_pad_with_that_has_no_embedding_is_replaced(base: Callable[[str], Path]) -> None:
+    folder = base("llama")
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    assert tokenizer.pad_token_id == tiny.sizes()
+    found = load_tokenizer(folder)
+    assert found.pad_token == "<eos>"
+    assert opened(folder).tokenizer.pad_token_id == found.eos_token_id < tiny.sizes()
+
+
+@pytest.mark.parametrize("name", ["eos_token", "bos_token"])
+def test_what_stands_around_a_text_needs_an_embedding(base: Callable[[str], Path], name: str) -> None:
+    folder = base("llama")
+    tokenizer = tiny.tokenizer("encoder")
+    tokenizer.add_special_tokens({name: "[NEW]"})
+    if name == "bos_token":
+        from tokenizers.processors import TemplateProcessing
+
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="[NEW] $A", special_tokens=[("[NEW]", tiny.sizes())]
+        )
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=rf"{tiny.sizes()} embeddings; '\[NEW\]' has none"):
+        opened(folder)
+
+
 def test_a_token_to_pad_with_is_the_tokenizers_or_the_models_or_asked_for(base: Callable[[str], Path]) -> None:
     from transformers import PreTrainedTokenizerFast
 
@@ -217,6 +248,10 @@ def test_a_token_to_pad_with_is_the_tokenizers_or_the_models_or_asked_for(base: 
         (RobertaConfig(pad_token_id=1, max_position_embeddings=34), 32),
         (BertConfig(max_position_embeddings=34), 34),
         (OPTConfig(max_position_embeddings=34, num_hidden_layers=1, hidden_size=16, num_attention_heads=2), 34),
+        (YosoConfig(max_position_embeddings=34, num_hidden_layers=1), 34),
+        (MraConfig(max_position_embeddings=34, num_hidden_layers=1), 34),
+        (MptConfig(max_seq_len=34, d_model=32, n_heads=4, n_layers=1), 34),
+        (BloomConfig(hidden_size=32, n_head=4, n_layer=1), None),
     ],
 )
 def test_positions_are_counted_in_the_table_itself(config: Any, most: int) -> None:
@@ -228,7 +263,7 @@ def test_positions_are_counted_in_the_table_itself(config: Any, most: int) -> No
 def test_the_positions_of_a_folder_need_no_weights(base: Callable[[str], Path], shape: str, most: int | None) -> None:
     folder = base(shape)
     (folder / "model.safetensors").unlink()
-    assert suitability.positions(folder) == most
+    assert suitability.positions(folder, Head("AutoModel")) == most
     if most is not None:
         with pytest.raises(UserError, match=f"the base reads {most} tokens at most; write {most} or less"):
             suitability.check_lengths(most + 1, most)
@@ -259,9 +294,8 @@ def test_prompt_and_longest_answer_are_held_against_the_positions(writes: str, n
     facts = {
         "flow": {"step": "", "arrived": 0, "kept": 0, "fates": {}},
         "splits": {},
-        **dict.fromkeys(
-            ("examples", "tokens", "supervised_tokens", "truncated", "cut_tokens", "longest", "asked_cut"), 0
-        ),
+        **dict.fromkeys(("examples", "tokens", "supervised_tokens", "truncated", "cut_tokens"), 0),
+        **dict.fromkeys(("longest", "longest_asked", "asked_cut"), 0),
         "auto": "",
         "positions": 64,
         "writes": writes,

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from luthier import seams, suitability, token_arrays
 from luthier.batching import Encoded
 from luthier.choice import Settings
-from luthier.encoding import Reading, cuts, ends_of, open_turn
+from luthier.encoding import Reading, ends_of, open_turn, whole
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
 from luthier.form import Form
@@ -39,7 +39,7 @@ class Encode(Settings):
     settings: EncodeSettings
 
 
-@stage(version=3)
+@stage(version=4)
 def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict[str, Any]:
     """Token arrays `train` and `validation`, the validation Examples as `asked`, `previews.jsonl` and `form.json`."""
     task, settings = config.task, config.settings
@@ -50,13 +50,13 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
     suitability.check_kind(base.path, head)
     tokenizer = load_tokenizer(base.path)
     suitability.check_vocabulary(tokenizer, base.path)
-    most = suitability.positions(base.path)
+    most = suitability.positions(base.path, head)
     suitability.check_lengths(settings.max_length, most)
     template = task.template_of_chats()
     open_turn(tokenizer, template)
     labels = tuple(prepared.label_names)
     reading = Reading(tokenizer, architecture, labels, settings.max_length, settings.control_tokens)
-    audit = Audit(objective, task, reading, settings)
+    audit = Audit(objective, task, reading, settings, suitability.embeddings_of(base.path))
     splits = {}
     with out.timed("encode"), (out.folder / "previews.jsonl").open("w", encoding="utf-8") as previews:
         for split in LEARNED:
@@ -101,13 +101,17 @@ def remembered(kept: Iterable[tuple[Example, Encoded]], asked: list[str]) -> Ite
 class Audit:
     """The supervision audit: what carries loss, what was cut, what must not happen."""
 
-    def __init__(self, objective: Objective, task: Task, reading: Reading, settings: EncodeSettings) -> None:
+    def __init__(
+        self, objective: Objective, task: Task, reading: Reading, settings: EncodeSettings, n_embeddings: int
+    ) -> None:
         self.objective, self.task, self.reading, self.settings = objective, task, reading, settings
+        self.n_embeddings = n_embeddings
+        self.beyond: dict[int, str] = {}  # token without embedding -> where it was met first
         self.previews: TextIO | None = None
         self.shown = 0
         self.n = self.arrived = self.tokens = self.supervised = 0
         self.truncated = self.cut_tokens = self.too_long = self.longest = 0
-        self.n_asked = self.asked_cut = 0  # of the test
+        self.n_asked = self.asked_cut = self.longest_asked = 0  # of the test
         self.conversations = False
         self.give_away = GiveAway(reading.labels)
         self.faults: Counter[str] = Counter()
@@ -134,6 +138,7 @@ class Audit:
         self.longest = max(self.longest, encoded.length + encoded.cut_tokens)
         self.truncated += encoded.cut_tokens > 0
         self.cut_tokens += encoded.cut_tokens
+        self.embedded(encoded.ids, example)
         self.give_away.look(example)
         for fault in self.objective.audit(encoded, example, self.task, self.reading):
             self.faults[fault] += 1
@@ -143,13 +148,21 @@ class Audit:
             shown = {"id": str(self.shown), "pieces": self.objective.pieces(encoded, self.reading.tokenizer)}
             self.previews.write(json.dumps(shown, ensure_ascii=False) + "\n")
 
+    def embedded(self, ids: Iterable[int], example: Example) -> None:
+        """Note a token that the base has no embedding for."""
+        if (highest := max(ids, default=0)) >= self.n_embeddings:
+            self.beyond.setdefault(highest, place(example))
+
     def ask(self, examples: Iterator[Example]) -> None:
         """Look at what the test will ask: every example is answered, and what does not fit is cut and counted."""
         while chunk := list(islice(examples, CHUNK)):
             prompts = [self.task.prompt(example) for example in chunk]
             self.conversations |= any(not isinstance(prompt, str) for prompt in prompts)
-            for example, cut in zip(chunk, cuts(prompts, self.reading, list(map(place, chunk))), strict=True):
+            asked = whole(prompts, self.reading, list(map(place, chunk)))
+            for example, (ids, cut) in zip(chunk, asked, strict=True):
                 self.n_asked += 1
+                self.longest_asked = max(self.longest_asked, len(ids) - cut)
+                self.embedded(ids, example)
                 self.asked_cut += cut > 0
                 if cut:
                     self.first.setdefault(CUT, place(example))
@@ -163,6 +176,8 @@ class Audit:
             refused = n > fault.tolerated * self.n and (fault.tolerated == 0 or self.n >= FEWEST)
             problem = UserError(fault.sentence.format(n=n, total=self.n), where=self.first[name], hint=fault.hint)
             (found if refused else told).append(problem)
+        for token, where in self.beyond.items():
+            found.append(suitability.no_embedding(self.reading.tokenizer, token, self.n_embeddings, where))
         if self.truncated and self.settings.truncation == "error":
             found.append(
                 UserError(
@@ -204,6 +219,7 @@ class Audit:
             truncated=self.truncated,
             cut_tokens=self.cut_tokens,
             longest=self.longest,
+            longest_asked=self.longest_asked,
             auto=head.auto,
             positions=most,
             writes=self.where_written() if head.writes else "",

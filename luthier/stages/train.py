@@ -14,10 +14,9 @@ from luthier.answering import predictions
 from luthier.batching import Encoded, cut
 from luthier.choice import Settings
 from luthier.engines.torch import TorchSession
-from luthier.facts import TrainedFacts
+from luthier.facts import EncodedFacts, TrainedFacts
 from luthier.fit import Watch, fit
 from luthier.form import Form
-from luthier.generate import try_out
 from luthier.metrics import Metric
 from luthier.model import Model
 from luthier.objectives import Objective
@@ -26,6 +25,7 @@ from luthier.resample import value
 from luthier.seams import Example
 from luthier.store import Artifact, Out, stage
 from luthier.token_arrays import TokenArrays
+from luthier.trying import try_out
 
 ANSWERED_AT_ONCE = 32  # validation examples, when a metric watches training
 TOKENS_AT_ONCE = 2048  # when the validation loss is computed
@@ -41,7 +41,8 @@ class Evaluation(Settings):
 class Train(Settings):
     """What decides the weights."""
 
-    unkeyed: ClassVar[dict[str, Any]] = {"settings": {"checkpoint_steps"}}  # resuming is exact, so it changes nothing
+    # resuming is exact, and the longest answer is only tried out
+    unkeyed: ClassVar[dict[str, Any]] = {"settings": {"checkpoint_steps"}, "longest_answer": True}
 
     settings: TrainSettings
     """Precision settled, techniques without paths."""
@@ -50,6 +51,8 @@ class Train(Settings):
     seed: int
     device: str
     base_name: str
+    longest_answer: int
+    """Tokens that it may write."""
 
 
 @stage(version=3)
@@ -66,8 +69,10 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
     told = len(model.notes)
     for note in model.notes:
         out.say(note)
-    try_out(model)
     learned, validation = (TokenArrays(encoded.path / split) for split in ("train", "validation"))
+    lengths = learned.lengths()
+    extremes = [learned[int(n)] for n in (lengths.argmin(), lengths.argmax())]
+    try_out(model, objective, extremes, EncodedFacts(**encoded.facts).longest_asked, config.longest_answer)
     n_base = sum(parameter.numel() for parameter in model.bare.parameters())
     judge = Judge(config, form, encoded, model, objective, validation)
     given: dict[str, dict[str, Artifact]] = {}

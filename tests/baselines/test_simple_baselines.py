@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
+from safetensors.numpy import save_file
 
 from luthier.baselines import Setting
 from luthier.baselines.identity import Identity
@@ -192,7 +193,7 @@ def test_examples_in_a_prompt_are_spread_over_the_columns() -> None:
 @pytest.fixture
 def writer(tmp_path: Path) -> Path:
     (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
-    (tmp_path / "model.safetensors").touch()
+    save_file({}, tmp_path / "model.safetensors")
     return tmp_path
 
 
