@@ -360,17 +360,18 @@ def shared(module: nn.Module, weight: nn.Parameter) -> bool:
 
 
 def untie(bare: nn.Module) -> None:
-    """Give an adapted output head weights of its own, where it shares them with the embeddings: they part when merged."""
+    """Give each module that shares an adapted weight, such as an output head and the embeddings, a weight of its own:
+    they part when merged."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from torch.nn import Parameter
 
-    head, table = bare.get_output_embeddings(), bare.get_input_embeddings()
-    if head is None or not any(isinstance(module, BaseTunerLayer) for module in (head, table)):
-        return
-    plain = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
-    weights = table.get_base_layer().weight if isinstance(table, BaseTunerLayer) else table.weight
-    if plain.weight is weights:
-        plain.weight = Parameter(weights.detach().clone())
+    for adapted in [each for each in bare.modules() if isinstance(each, BaseTunerLayer)]:
+        weight = getattr(adapted.get_base_layer(), "weight", None)
+        sharing = [each for each in bare.modules() if each._parameters.get("weight") is weight]
+        if weight is None or len(sharing) < 2:
+            continue
+        for each in sharing:
+            each.weight = Parameter(weight.detach().clone())
         for config in (bare.config, bare.config.get_text_config()):
             config.tie_word_embeddings = False
 

@@ -25,7 +25,8 @@ class Freeze(Technique):
     layers: int = Field(0, ge=0)
     """The first so many transformer blocks are frozen."""
     embeddings: bool = True
-    """Whether token and position embeddings are frozen; an output head tied to them is frozen with them."""
+    """Whether token and position embeddings are frozen, with the norms and projections that belong to them; an output
+    head tied to them is frozen with them."""
     patterns: list[str] = []
     """Further parameters by name, with * and ?, such as `*.attention.*`."""
 
@@ -47,6 +48,13 @@ class Freeze(Technique):
                     where="train.techniques freeze",
                     hint=f"names look like {names[0]}",
                 )
+        adapter = next((name for name in sorted(tables) if ".lora_" in name), None)
+        if adapter:
+            raise UserError(
+                f"lora adapts {adapter.partition('.lora_')[0].removeprefix('base_model.model.')}, which freeze shall hold",
+                where="train.techniques",
+                hint="take it out of lora's targets, or set embeddings to false here",
+            )
         for name, parameter in model.named_parameters():
             number = numbers[name]
             if (
@@ -59,12 +67,16 @@ class Freeze(Technique):
 
 
 def embeddings(module: nn.Module) -> set[str]:
-    """Names of the parameters of embedding tables outside the blocks, whatever they are called, and of their norms."""
+    """Names of the parameters of embedding tables outside the blocks, whatever they are called, and of the norms and
+    projections beside them, which are named after them; an output head is none of it."""
     from torch.nn import Embedding
 
     known, found = blocks(module), set()
+    head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
     for name, each in module.named_modules():
+        last = name.rpartition(".")[2].lower()
         is_table = isinstance(each, Embedding) or type(each).__name__.endswith("Embeddings")
-        if is_table and block_of(name, known) is None:
+        beside = "emb" in last or last == "project_in"  # OPT's
+        if (is_table or beside) and each is not head and block_of(name, known) is None:
             found |= {f"{name}.{part}" for part, _ in each.named_parameters()}
     return found

@@ -41,10 +41,14 @@ class Lora(Technique):
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         from peft import LoraConfig, get_peft_model
 
-        numbers = numbered_parameters(model.bare)
-        frozen = {numbers[name] for name, p in model.bare.named_parameters() if not p.requires_grad} - {None}
-        modules = self.modules(model.bare, frozen)
-        experts = expert_weights(model.bare, frozen) if self.targets == "all-linear" and not self.one_matrix else []
+        modules = self.modules(model.bare)
+        if idle := idle_table(model, modules):
+            raise UserError(
+                f"'{idle}' only lends its weights to other tables, and is never computed with",
+                where="train.techniques lora targets",
+                hint="name the tables that are, such as embed_tokens",
+            )
+        experts = expert_weights(model.bare) if self.targets == "all-linear" and not self.one_matrix else []
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
@@ -57,7 +61,7 @@ class Lora(Technique):
             task_type=peft_task(model),
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.bare.modules()),
         )
-        left = left_alone(model.bare, {*modules, *(name.rpartition(".")[0] for name in experts)}, frozen)
+        left = left_alone(model.bare, {*modules, *(name.rpartition(".")[0] for name in experts)})
         if left:
             model.notes.append(left)
         with quiet():
@@ -76,9 +80,9 @@ class Lora(Technique):
         """Whether a setting is of no use on the stacked matrices of experts, which peft adapts without it."""
         return self.dora or self.dropout > 0
 
-    def modules(self, bare: nn.Module, frozen: set[int | None]) -> list[str]:
+    def modules(self, bare: nn.Module) -> list[str]:
         """Full names of the modules that get an adapter; UserError where there are none."""
-        linear = linear_modules(bare, frozen=set())
+        linear = linear_modules(bare)
         if isinstance(self.targets, list):
             for target in self.targets:
                 if not any(named(name, target) for name, _ in bare.named_modules()):
@@ -87,16 +91,13 @@ class Lora(Technique):
                         where="train.techniques lora targets",
                         hint=f"its linear modules are {', '.join(sorted({n.rpartition('.')[2] for n in linear}))}",
                     )
-            known = blocks(bare)
             found = [
                 name
                 for name, module in bare.named_modules()
-                if any(named(name, target) for target in self.targets)
-                and (block_of(name, known) is None or block_of(name, known) not in frozen)
-                and not list(module.children())
+                if any(named(name, target) for target in self.targets) and not list(module.children())
             ]
         else:
-            found = linear_modules(bare, frozen, attention=self.targets == "attention")
+            found = linear_modules(bare, attention=self.targets == "attention")
         if not found:
             kind = f"a {type(bare).__name__}"
             raise UserError(
@@ -104,7 +105,42 @@ class Lora(Technique):
                 where="train.techniques lora targets",
                 hint="use `all-linear`, or `kind: full`" if linear else "use `kind: full` for this base",
             )
-        return found
+        free = [name for name in found if not is_frozen(bare.get_submodule(name))]
+        targets = self.targets if isinstance(self.targets, list) else []
+        held = [target for target in targets if not any(named(name, target) for name in free)]
+        if held or not free:
+            which = f"named '{held[0]}'" if held else "that lora would adapt"
+            raise UserError(
+                f"freeze holds every module {which}",
+                where="train.techniques",
+                hint=f"take {held[0]} out of lora's targets, or let freeze leave it" if held else "freeze less of it",
+            )
+        return free
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether a technique before this one took a module's weights out of training."""
+    return not any(parameter.requires_grad for parameter in module.parameters(recurse=False) if parameter.ndim >= 2)
+
+
+def idle_table(model: Model, names: list[str]) -> str:
+    """An embedding table that is never computed with, because others with its weights are; nothing where each is."""
+    import torch
+    from torch.nn import Embedding
+
+    tables = {name: each for name in names if isinstance(each := model.bare.get_submodule(name), Embedding)}
+    if not tables:
+        return ""
+    used: set[nn.Module] = set()
+    hooks = [each.register_forward_pre_hook(lambda table, _: used.add(table)) for each in tables.values()]
+    inputs = {"input_ids": torch.tensor([[5, 6, model.tokenizer.eos_token_id or 7]], device=model.device)}
+    if model.architecture == "encoder-decoder" and model.head.writes:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    with torch.no_grad():
+        model.forward(**inputs)
+    for hook in hooks:
+        hook.remove()
+    return next((name for name, table in tables.items() if table not in used), "")
 
 
 def named(name: str, target: str) -> bool:
@@ -112,8 +148,8 @@ def named(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def linear_modules(bare: nn.Module, frozen: set[int | None], attention: bool = False) -> list[str]:
-    """Full names of the linear modules inside blocks that are not frozen; with `attention`, of those in it alone.
+def linear_modules(bare: nn.Module, attention: bool = False) -> list[str]:
+    """Full names of the linear modules inside blocks; with `attention`, of those in it alone.
 
     Without routers, which choose experts, and what Mamba's own code computes with past the module.
     """
@@ -129,7 +165,7 @@ def linear_modules(bare: nn.Module, frozen: set[int | None], attention: bool = F
         parents = name.split(".")[:-1]
         above = [f"{part.lower()} {classes['.'.join(parents[: n + 1])]}" for n, part in enumerate(parents)]
         inside = not attention or any("attn" in each or "attention" in each for each in above)
-        if not isinstance(module, Linear | Conv1D) or number is None or number in frozen or not inside:
+        if not isinstance(module, Linear | Conv1D) or number is None or not inside:
             continue
         if not is_router(name, module, bare.config) and name.rpartition(".")[2] not in past:
             found.append(name)
@@ -144,8 +180,8 @@ def is_router(name: str, module: nn.Module, config: Any) -> bool:
     return outputs in [n for n in counts if n] and name.rpartition(".")[2] in ("gate", "router", "classifier")
 
 
-def expert_weights(bare: nn.Module, frozen: set[int | None]) -> list[str]:
-    """Full names of the stacked matrices (E, ., .) of experts in blocks that are not frozen."""
+def expert_weights(bare: nn.Module) -> list[str]:
+    """Full names of the stacked matrices (E, ., .) of experts in blocks, without frozen ones."""
     numbers = numbered_parameters(bare)
     owners = dict(bare.named_modules())
     return [
@@ -154,19 +190,19 @@ def expert_weights(bare: nn.Module, frozen: set[int | None]) -> list[str]:
         if parameter.ndim == 3
         and "experts" in type(owners[name.rpartition(".")[0]]).__name__.lower()
         and numbers[name] is not None
-        and numbers[name] not in frozen
+        and parameter.requires_grad
     ]
 
 
-def left_alone(bare: nn.Module, adapted: set[str], frozen: set[int | None]) -> str:
-    """Which share of the matrices of the blocks gets no adapter, in words; nothing where all of them get one."""
+def left_alone(bare: nn.Module, adapted: set[str]) -> str:
+    """Which share of the matrices of the blocks gets no adapter, in words; nothing where all that may train get one."""
     from torch.nn import Embedding
 
     numbers, owners = numbered_parameters(bare), dict(bare.named_modules())
     sizes: dict[str, int] = {}
     for name, parameter in bare.named_parameters():
         table = isinstance(owners[name.rpartition(".")[0]], Embedding)  # such as T5's biases of relative positions
-        if parameter.ndim >= 2 and not table and numbers[name] is not None and numbers[name] not in frozen:
+        if parameter.ndim >= 2 and not table and numbers[name] is not None and parameter.requires_grad:
             sizes[name] = parameter.numel()
     left = {name: size for name, size in sizes.items() if name.rpartition(".")[0] not in adapted}
     if not left:

@@ -56,7 +56,7 @@ def test_an_adapter_says_what_the_trained_model_said_whatever_the_seed(
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("lora")
-    names = ("gpt_neox", "bloom", "albert", "mixtral", "mamba", "deepseek_v3")
+    names = ("gpt_neox", "bloom", "albert", "mixtral", "mamba", "deepseek_v3", "bart", "mbart", "t5", "electra", "xlm")
     found = {each.name: each.build(root / each.name) for each in architectures.ALL if each.name in names}
     return found | {"gpt2": tiny.build(root / "gpt2", "gpt2"), "llama": tiny.build(root / "llama", "llama")}
 
@@ -149,6 +149,91 @@ def test_a_merged_folder_is_the_adapter_over_its_base_where_weights_are_shared(
         again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()(input_ids=ids).logits
         assert model.bare.config.tie_word_embeddings, "the model itself stays as it was"
     torch.testing.assert_close(again, said, rtol=1e-4, atol=1e-4)
+
+
+def test_a_table_that_only_lends_its_weights_is_told(folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"'model.shared' only lends its weights .*; name the tables that are"):
+        adapted(opened(folders["bart"]), targets=["shared", "q_proj"])
+
+
+@pytest.mark.parametrize("name", ["bart", "t5", "mbart"])
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_what_is_tied_to_tables_of_encoder_and_decoder_is_merged_exactly(
+    folders: dict[str, Path], tmp_path: Path, name: str, target: str
+) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    model = opened(folders[name])
+    adapted(model, targets=[target, "q" if name == "t5" else "q_proj"])
+    inputs = {"input_ids": torch.tensor([[1, 5, 6, 2]]), "decoder_input_ids": torch.tensor([[2, 7, 8]])}
+    with torch.no_grad():
+        for number, parameter in enumerate(model.trainable().values()):
+            parameter.add_(0.05 + 0.01 * number)
+        said = model.forward.eval()(**inputs).logits
+        merged(model).save_pretrained(tmp_path / "merged")
+        again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged").eval()(**inputs).logits
+    torch.testing.assert_close(again, said, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("first", ["freeze", "lora"])
+def test_a_table_cannot_be_frozen_and_adapted_in_either_order(folders: dict[str, Path], first: str) -> None:
+    model = opened(folders["llama"])
+    steps = {
+        "freeze": find("techniques", "freeze")(embeddings=True),  # type: ignore[attr-defined]
+        "lora": find("techniques", "lora")(rank=2, targets=["embed_tokens", "q_proj"]),  # type: ignore[attr-defined]
+    }
+    steps.pop(first).start(model, {})
+    (second,) = steps.values()
+    with pytest.raises(UserError, match=r"embed_tokens.*lora's targets"):
+        second.start(model, {})
+
+
+@pytest.mark.parametrize("first", ["freeze", "lora"])
+def test_modules_that_a_pattern_freezes_train_no_adapter(folders: dict[str, Path], first: str) -> None:
+    model = opened(folders["llama"])
+    steps = [
+        find("techniques", "freeze")(patterns=["*.mlp.*"]),  # type: ignore[attr-defined]
+        find("techniques", "lora")(rank=2),  # type: ignore[attr-defined]
+    ]
+    for step in steps if first == "freeze" else steps[::-1]:
+        step.start(model, {})
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in model.trainable()} == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+    }
+    assert model.notes == []
+
+
+def test_freezing_all_that_lora_would_adapt_is_told_as_that(folders: dict[str, Path]) -> None:
+    model = opened(folders["llama"])
+    find("techniques", "freeze")(layers=2).start(model, {})  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"freeze holds every module that lora would adapt; freeze less of it"):
+        adapted(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("bloom", ["transformer.word_embeddings_layernorm.weight"]),
+        ("xlm", ["transformer.layer_norm_emb.weight"]),
+        ("bart", ["model.encoder.layernorm_embedding.weight", "model.decoder.layernorm_embedding.weight"]),
+        ("albert", ["albert.encoder.embedding_hidden_mapping_in.weight"]),
+        ("electra", ["electra.embeddings_project.weight"]),
+        ("gpt_neox", []),
+    ],
+)
+def test_norms_and_projections_beside_the_tables_freeze_with_them(
+    folders: dict[str, Path], name: str, beside: list[str]
+) -> None:
+    model = opened(folders[name], LABELS if architecture_of(folders[name]) == "encoder" else None)
+    find("techniques", "freeze")(embeddings=True).start(model, {})  # type: ignore[attr-defined]
+    trains = dict(model.bare.named_parameters())
+    assert [n for n in beside if trains[n].requires_grad] == []
+    head = model.bare.get_output_embeddings()
+    assert name != "gpt_neox" or head.weight.requires_grad, "embed_out is the head"
+    assert any(parameter.requires_grad for parameter in trains.values())
 
 
 def test_exported_settings_of_generation_are_what_was_measured(folders: dict[str, Path], tmp_path: Path) -> None:
