@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from luthier.batching import Encoded
-from luthier.errors import UserError
+from luthier.errors import UserError, first_line
 
 Prompt = str | list[dict[str, str]]  # a text, or messages for a chat template
+Messages = Sequence[dict[str, str]]
 PROBE = "Probe answer"  # stands for an answer where a chat template is looked at
+QUESTION = {"role": "user", "content": "?"}
+QUESTIONS: tuple[Messages, ...] = ([QUESTION], [{"role": "system", "content": "Answer."}, QUESTION])
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Reading:
     labels: tuple[str, ...]  # names of a classification head's outputs
     max_length: int  # tokens of one example, prompt and answer together
     control_tokens: Literal["text", "parse"] = "text"  # what a control token's name in the data is
+    like: Messages = ()  # a conversation of the data, such as the chat template is made for
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -48,7 +52,7 @@ class Reading:
     @cached_property
     def end_of_turn(self) -> int | None:
         """The control token that the chat template writes behind an answer."""
-        _, tail = around_answer(self.tokenizer)
+        _, tail = around_answer(self.tokenizer, self.like)
         found = parsed(closing(tail, self), (), self)[-1:]
         return found[0] if found else None
 
@@ -88,25 +92,50 @@ def ends_of(reading: Reading) -> list[int]:
     return sorted(found)
 
 
-def leave_open(reading: Reading) -> None:
-    """Let a decoder's tokenizer put nothing behind a text, since an answer follows it."""
+def leave_open(reading: Reading) -> bool:
+    """Let a decoder's tokenizer put nothing behind a text, since an answer follows it; whether that changed it."""
     from tokenizers.processors import TemplateProcessing
 
     before, behind = reading.frame
-    if behind and hasattr(reading.tokenizer, "backend_tokenizer"):
-        names = reading.tokenizer.convert_ids_to_tokens(before)
-        reading.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single=" ".join([*names, "$A"]), special_tokens=list(dict(zip(names, before, strict=True)).items())
-        )
+    if not behind or not hasattr(reading.tokenizer, "backend_tokenizer"):
+        return False
+    names = reading.tokenizer.convert_ids_to_tokens(before)
+    reading.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=" ".join([*names, "$A"]), special_tokens=list(dict(zip(names, before, strict=True)).items())
+    )
+    return True
+
+
+def leave_off_ends(tokenizer: Any) -> bool:
+    """Let a tokenizer leave off white space at the end of a text by itself, as `asked_text` does for prompts; whether
+    that changed it.
+
+    Not where tokens that are no control tokens are found before anything else: white space before them would go too.
+    """
+    from tokenizers.normalizers import Sequence as Steps
+    from tokenizers.normalizers import Strip
+
+    added = tokenizer.added_tokens_decoder.values()
+    if not hasattr(tokenizer, "backend_tokenizer") or not all(token.special for token in added):
+        return False
+    if (
+        tokenizer("a \n", add_special_tokens=False)["input_ids"]
+        == tokenizer("a", add_special_tokens=False)["input_ids"]
+    ):
+        return False
+    backend = tokenizer.backend_tokenizer
+    strip = Strip(left=False, right=True)
+    backend.normalizer = Steps([strip, backend.normalizer]) if backend.normalizer is not None else strip
+    return True
 
 
 def asked(prompts: Sequence[Prompt], reading: Reading) -> list[list[int]]:
     """Tokens of what a model reads before it writes, at most `max_length` each; texts are encoded all at once."""
     encoded = iter(written_prompts([asked_text(prompt) for prompt in prompts if isinstance(prompt, str)], reading))
     return [
-        shortened(next(encoded), reading.max_length, reading)
-        if isinstance(prompt, str)
-        else shortened(fitting(prompt, reading), reading.max_length, reading)
+        shortened(next(encoded) if isinstance(prompt, str) else fitting(prompt, reading), reading.max_length, reading)
+        if isinstance(prompt, str) or reading.architecture == "decoder"
+        else fitting(prompt, reading)[-reading.max_length :]
         for prompt in prompts
     ]
 
@@ -196,17 +225,26 @@ def answers(pairs: Sequence[tuple[str, str]], reading: Reading) -> list[list[int
     rest = [prompt[len(kept) :] + answer for (prompt, answer), kept in zip(pairs, prompts, strict=True)]
     before = reading.plain(prompts)
     joint = reading.plain([prompt + more for prompt, more in zip(prompts, rest, strict=True)])
-    apart = [n for n, ids in enumerate(before) if joint[n][: len(ids)] != ids]
     found = [whole[len(ids) :] for whole, ids in zip(joint, before, strict=True)]
+    # where the prompt's tokens change, or the answer goes on with its last word and could not be told from it
+    apart = [
+        n
+        for n, (ids, (_, answer)) in enumerate(zip(before, pairs, strict=True))
+        if joint[n][: len(ids)] != ids or not says(found[n], answer, reading)
+    ]
     for n, ids in zip(apart, reading.plain([rest[n] for n in apart]), strict=True):
         found[n] = ids
     return [[*ids, *end] for ids in found]
 
 
-def rendered(messages: Sequence[dict[str, str]], tokenizer: Any, *, asks: bool) -> str:
-    """A conversation through the chat template; UserError with the template's own words where it refuses."""
-    from jinja2 import TemplateError
+def says(tokens: Sequence[int], answer: str, reading: Reading) -> bool:
+    """Whether an answer comes back from its tokens, apart from white space at its ends."""
+    back: str = reading.tokenizer.decode(tokens, skip_special_tokens=True)
+    return back.strip() == answer.strip()
 
+
+def rendered(messages: Messages, tokenizer: Any, *, asks: bool) -> str:
+    """A conversation through the chat template; UserError with the template's own words where it refuses."""
     if tokenizer.chat_template is None:
         raise UserError(
             "the base has no chat template, so messages cannot be rendered",
@@ -215,43 +253,62 @@ def rendered(messages: Sequence[dict[str, str]], tokenizer: Any, *, asks: bool) 
         )
     try:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks)
-    except (TemplateError, TypeError, ValueError, KeyError) as problem:
+    except Exception as problem:  # a template is a program of its own, which fails in its own ways
         raise UserError(
-            f"the chat template refuses a conversation: {problem}",
+            f"the chat template refuses a conversation: {first_line(problem)}",
             where="task.chat_template",
             hint="change the conversations, or give a template in the recipe that takes them",
         ) from None
     return text
 
 
-def around_answer(tokenizer: Any) -> tuple[str, str]:
-    """What the chat template writes by itself between a prompt and its answer, and behind the answer; seen on our own."""
-    question = [{"role": "user", "content": "?"}]
-    try:
-        before = rendered(question, tokenizer, asks=True)
-        whole = rendered([*question, {"role": "assistant", "content": PROBE}], tokenizer, asks=False)
-    except UserError:
-        return "", ""  # a template for other conversations, such as those that need a system's message
-    if not whole.startswith(before) or PROBE not in whole[len(before) :]:
-        return "", ""
-    head, _, tail = whole[len(before) :].partition(PROBE)
-    return head, tail
+def around_answer(tokenizer: Any, like: Messages = ()) -> tuple[str, str]:
+    """What the chat template writes by itself between a prompt and its answer, and behind the answer.
+
+    Seen on a conversation `like` those of the data, else on questions of our own; nothing where it takes none of them.
+    """
+    for question in (like, *QUESTIONS) if like else QUESTIONS:
+        try:
+            before = rendered(question, tokenizer, asks=True)
+            whole = rendered([*question, {"role": "assistant", "content": PROBE}], tokenizer, asks=False)
+        except UserError:
+            continue
+        at = whole.lower().find(PROBE.lower(), len(before))
+        if whole.startswith(before) and at >= 0:
+            return whole[len(before) : at], whole[at + len(PROBE) :]
+    return "", ""
 
 
-def open_turn(tokenizer: Any, chat_template: str = "") -> None:
+def open_turn(
+    tokenizer: Any, chat_template: str = "", conversations: Iterable[tuple[Messages, str]] = (), like: Messages = ()
+) -> None:
     """Take the recipe's chat template, if it has one, and let it ask with all that it writes before an answer.
 
     Some templates write empty thoughts, or open a channel, at the head of an answer and not behind the prompt that asks
-    for it. Written behind the prompt, it is no part of any answer, here and in the exported tokenizer.
+    for it. Written behind the prompt, it is no part of any answer, here and in the exported tokenizer; unless the
+    answers of the data, as (messages, answer), bring it themselves.
     """
     if chat_template:
         tokenizer.chat_template = chat_template
     if not isinstance(tokenizer.chat_template, str):
         return
-    head, _ = around_answer(tokenizer)
-    if head:
+    head, _ = around_answer(tokenizer, like)
+    if head and not any(brings(head, messages, answer, tokenizer) for messages, answer in conversations):
         own = tokenizer.chat_template.removesuffix("\n")
         tokenizer.chat_template = f"{own}{{% if add_generation_prompt %}}{{{{ {json.dumps(head)} }}}}{{% endif %}}"
+
+
+def brings(head: str, messages: Messages, answer: str, tokenizer: Any) -> bool:
+    """Whether an answer begins with what a template writes at the head of answers, such as thoughts, as its own text."""
+    opening = re.match(r"\s*(<[^<>]*>|\[[^][]*\]|\w+|\S)", head)
+    if opening is None or not answer.lstrip().startswith(opening[1]):
+        return False
+    try:
+        before = rendered(messages, tokenizer, asks=True)
+        whole = rendered([*messages, {"role": "assistant", "content": answer}], tokenizer, asks=False)
+    except UserError:
+        return False  # told where it is encoded
+    return not whole.startswith(before + head + answer.strip())
 
 
 def closing(tail: str, reading: Reading) -> str:
@@ -277,11 +334,18 @@ def parsed(text: str, contents: Sequence[str], reading: Reading) -> list[int]:
     return [*found, *reading.tokenizer(text[at:], add_special_tokens=False)["input_ids"]]
 
 
-def chat(messages: list[dict[str, str]], answer: str, reading: Reading, weight: float) -> Encoded:
+def chat(messages: Messages, answer: str, reading: Reading, weight: float) -> Encoded:
     """A conversation with loss on every assistant turn up to the token that ends it; the oldest turns go where it is long.
 
-    What an answer is trained behind is what is sent when it is asked for, token for token.
+    What an answer is trained behind is what is sent when it is asked for, token for token. An encoder-decoder reads all
+    but the last answer, which alone carries loss.
     """
+    if reading.architecture == "encoder-decoder":
+        (target,) = answers([("", answer)], reading)
+        prompt = fitting(messages, reading)
+        room = max(reading.max_length - len(target), 1)
+        kept = prompt[-room:]
+        return Encoded(kept, (), target, (), len(target), len(prompt) - len(kept), weight)
     full = 0
     for part in (messages, *suffixes(messages)):
         whole = conversation(part, answer, reading)
@@ -305,7 +369,7 @@ class Conversation:
     last: int  # where the last answer begins
 
 
-def conversation(messages: Sequence[dict[str, str]], answer: str, reading: Reading) -> Conversation:
+def conversation(messages: Messages, answer: str, reading: Reading) -> Conversation:
     """A whole conversation in tokens, grown turn by turn, so that every prompt is what is sent at that turn.
 
     An answer that the template writes otherwise in later turns than when it was asked for (without its thoughts, say)
@@ -357,7 +421,7 @@ def end_of_answer(text: str, start: int, content: str, reading: Reading) -> int:
     return found.start() if found else len(text)
 
 
-def fitting(messages: Sequence[dict[str, str]], reading: Reading) -> list[int]:
+def fitting(messages: Messages, reading: Reading) -> list[int]:
     """Tokens of a conversation that asks for an answer, without its oldest turns where they do not fit."""
     found: list[int] = []
     for part in (messages, *suffixes(messages)):
@@ -367,7 +431,7 @@ def fitting(messages: Sequence[dict[str, str]], reading: Reading) -> list[int]:
     return found
 
 
-def suffixes(messages: Sequence[dict[str, str]]) -> list[list[dict[str, str]]]:
+def suffixes(messages: Messages) -> list[list[dict[str, str]]]:
     """The conversation with ever fewer of its oldest turns: what the system says stays, and a user's turn comes first."""
     system = [turn for turn in messages[:1] if turn["role"] == "system"]
     starts = [n for n, turn in enumerate(messages) if turn["role"] == "user" and n > len(system)]

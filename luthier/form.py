@@ -31,6 +31,7 @@ class Form(Settings):
     max_length: int
     steps: list[Preparer] = []
     chat_template: str = ""
+    """With what it writes at the head of an answer behind the prompt."""
     control_tokens: Literal["text", "parse"] = "text"
     """What the name of a control token in the data is."""
     conversations: bool = False
@@ -54,11 +55,11 @@ class Form(Settings):
 
     def settle(self, model: Model) -> None:
         """Let a model and its tokenizer read and end as this form says, here and wherever its folder is opened."""
-        from luthier.encoding import Reading, leave_open, open_turn
+        from luthier.encoding import Reading, leave_off_ends, leave_open
 
         tokenizer = model.tokenizer
-        if self.conversations:
-            open_turn(tokenizer, self.chat_template)
+        if self.chat_template:
+            tokenizer.chat_template = self.chat_template
         if "token_type_ids" not in inspect.signature(model.bare.forward).parameters:
             names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
             tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
@@ -66,8 +67,10 @@ class Form(Settings):
         tokenizer.model_max_length = self.max_length
         if self.head().writes and model.architecture == "decoder":
             tokenizer.truncation_side = "left"
-            leave_open(Reading(tokenizer, model.architecture, (), self.max_length))
+            model.own_tokenizer |= leave_open(Reading(tokenizer, model.architecture, (), self.max_length))
         if self.control_tokens == "text" and not self.conversations:
+            if self.head().writes:
+                model.own_tokenizer |= leave_off_ends(tokenizer)
             tokenizer.split_special_tokens = True
             tokenizer.init_kwargs["split_special_tokens"] = True
 

@@ -60,6 +60,7 @@ class Model:
     reads_padding: bool | None = None  # whether what a classifier says of a text depends on the padding behind it
     in_batches: bool | None = None  # whether transformers' `generate` answers in a batch as it does one by one
     control_tokens: Literal["text", "parse"] = "text"  # what a control token's name in the data is
+    own_tokenizer: bool = False  # whether the tokenizer's steps are not those that its class would build
     ends: tuple[int, ...] = ()  # tokens that end what a trained model writes; none are known of an untuned one
     notes: list[str] = field(default_factory=list)  # what is worth telling of how it was loaded
 
@@ -277,7 +278,7 @@ def save(model: Model, folder: Path, *, base_name: str, extra: dict[str, Any]) -
             model.bare.generation_config = greedy(model)
             model.bare.generation_config.save_pretrained(str(folder))  # which an adapter's folder would lack
         model.forward.save_pretrained(str(folder))
-        model.tokenizer.save_pretrained(str(folder))
+        save_tokenizer(model.tokenizer, folder, own=model.own_tokenizer)
     adapter = folder / "adapter_config.json"
     if adapter.exists():
         config = json.loads(adapter.read_text())
@@ -295,6 +296,15 @@ def save(model: Model, folder: Path, *, base_name: str, extra: dict[str, Any]) -
         **extra,
     }
     (folder / ABOUT).write_text(json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, *, own: bool) -> None:
+    """Write a tokenizer; with steps of its `own`, as one that transformers takes from its file and builds no others for."""
+    tokenizer.save_pretrained(str(folder))
+    file = folder / "tokenizer_config.json"
+    if own:
+        settings = {**json.loads(file.read_text(encoding="utf-8")), "tokenizer_class": "PreTrainedTokenizerFast"}
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def greedy(model: Model) -> Any:

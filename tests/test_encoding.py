@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import transformers
+from tokenizers import pre_tokenizers
+from transformers import AutoTokenizer
 
-from luthier.encoding import Reading, answers, asked, chat, ends_of, open_turn, read_whole, told_where
+from luthier.encoding import (
+    Reading,
+    answers,
+    asked,
+    chat,
+    ends_of,
+    leave_off_ends,
+    leave_open,
+    open_turn,
+    read_whole,
+    told_where,
+)
 from luthier.errors import UserError
+from luthier.model import save_tokenizer
 from luthier.objectives import Objective
 from luthier.readers import Row
 from luthier.seams import Dropped, Example, Text
@@ -152,6 +168,55 @@ def test_white_space_between_prompt_and_answer_is_the_beginning_of_the_answer(ki
     assert ids[0] != joined
 
 
+def test_an_answer_that_would_go_on_with_the_last_word_of_its_prompt_begins_a_word_of_its_own() -> None:
+    reads = Reading(framed("wordpiece"), "decoder", (), 64)
+    (joined,) = answers([("a b", "cd")], reads)
+    (apart,) = answers([("a b =", "cd")], reads)
+    assert joined == apart, "as ##c ##d it would say ##cd"
+    assert reads.tokenizer.decode(joined[:-1]) == "cd"
+    assert faults_of("a b", "cd", reads) == []
+
+
+def faults_of(prompt: str, answer: str, reads: Reading) -> list[str]:
+    """What the audit finds in a prompt with this answer."""
+    task, objective = Task.pick({"kind": "generate", "table": "t"}), Objective.pick("causal")
+    example = Example("1", "generate", {"text": prompt}, Text(answer))
+    (encoded,) = objective.encode([example], task, reads)
+    return list(objective.audit(encoded, example, task, reads))
+
+
+CLASSES = ["GPT2Tokenizer", "LlamaTokenizer", "RobertaTokenizer", "Qwen2Tokenizer", "PreTrainedTokenizerFast"]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_exported_tokenizer_leaves_off_what_prompts_are_sent_without(name: str, tmp_path: Path) -> None:
+    kind = getattr(transformers, name)
+    if name == "PreTrainedTokenizerFast":
+        tokenizer = framed("sentencepiece", "<bos>", "<eos>")
+    else:
+        letters = ["<unk>", "<s>", "</s>", "<pad>", "\u2581", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        tokenizer = kind(vocab={letter: number for number, letter in enumerate(letters)}, merges=[], add_eos_token=True)
+    prompts = ["a b", "a b ", " a  b \n", "x </s> y "]
+    sent = asked(prompts, Reading(tokenizer, "decoder", (), 64, "parse"))
+    changed = leave_open(Reading(tokenizer, "decoder", (), 64))
+    assert leave_off_ends(tokenizer)
+    assert changed
+    assert not leave_off_ends(tokenizer), "once is enough"
+    save_tokenizer(tokenizer, tmp_path, own=True)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for prompt, ids in zip(prompts[:3], sent, strict=False):
+        assert again(prompt)["input_ids"] == ids
+    assert again.decode(again("a b")["input_ids"], skip_special_tokens=True).strip() == "a b"
+
+
+def test_tokens_that_are_found_before_anything_else_keep_the_white_space_before_them() -> None:
+    tokenizer = framed("bpe")
+    tokenizer.add_tokens(["<think>"])
+    before = tokenizer("a <think> b")["input_ids"]
+    assert not leave_off_ends(tokenizer)
+    assert tokenizer("a <think> b")["input_ids"] == before
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_name_of_a_control_token_in_the_data_is_text_unless_it_shall_be_parsed(kind: str) -> None:
     tokenizer = framed(kind)
@@ -218,6 +283,93 @@ def test_what_a_template_writes_at_the_head_of_an_answer_stands_in_the_prompt_he
     assert learned(encoded, reads.tokenizer) == "new<eos>", "what history shows otherwise is not learned from"
 
 
+OWN = (
+    "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and loop.last %}"
+    "<t>{{ m.content.split('</t>')[0].replace('<t>', '') if '</t>' in m.content }}</t>{% endif %}"
+    "{{ m.content.split('</t>')[-1] }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("brought", "sent_ends", "taught"),
+    [
+        (["a", "b"], "<assistant><t></t>", "a<eos>"),
+        (["<t>why</t>a", "<t>how</t>b"], "<assistant>", "<t>why</t>a<eos>"),
+        (["<t></t>a", "<t></t>b"], "<assistant>", "<t></t>a<eos>"),
+    ],
+)
+def test_thoughts_stand_in_the_prompt_unless_the_answers_bring_them(
+    brought: list[str], sent_ends: str, taught: str
+) -> None:
+    reads = reading(max_length=128)
+    open_turn(reads.tokenizer, OWN, [(talk("q"), answer) for answer in brought])
+    (sent,) = asked([talk("q")], reads)
+    assert reads.tokenizer.decode(sent).endswith(sent_ends)
+    assert learned(chat(talk("q"), brought[0], reads, 1.0), reads.tokenizer) == taught
+
+
+def faults(answer: str, reads: Reading, messages: list[dict[str, str]] | None = None) -> list[str]:
+    """What the audit finds in a conversation with this answer."""
+    task, objective = Task.pick({"kind": "generate", "table": "t"}), Objective.pick("causal")
+    example = Example("1", "generate", {"messages": messages or talk("q")}, Text(answer))
+    (encoded,) = objective.encode([example], task, reads)
+    return list(objective.audit(encoded, example, task, reads))
+
+
+def test_an_answer_that_the_template_writes_otherwise_is_no_fault_of_the_tokenizer() -> None:
+    reads = reading(max_length=128)
+    open_turn(reads.tokenizer, OWN, [(talk("q"), "<t>why</t>a")])
+    assert faults("<t>why</t>a", reads) == []
+    otherwise = ["an answer that the chat template writes otherwise"]
+    assert faults("a", reads) == otherwise, "thoughts that it does not bring are put before it"
+    reads.tokenizer.chat_template = TEMPLATE.replace("{{ m.content }}", '"{{ m.content }}"')
+    assert faults("a", reads) == otherwise
+    reads.tokenizer.chat_template = TEMPLATE.replace("{{ m.content }}", "{{ m.content | upper }}")
+    assert faults("a", reads) == otherwise
+    reads.tokenizer.chat_template = TEMPLATE
+    assert faults(" a\n", reads) == []
+
+
+def test_names_of_control_tokens_in_a_conversation_are_told_apart_from_those_in_a_prompt() -> None:
+    assert faults("a", reading(max_length=128), talk("say <eos>")) == [
+        "text that looks like a control token in a conversation"
+    ]
+
+
+def test_a_template_that_needs_a_system_message_or_one_of_the_data_is_looked_at_with_it() -> None:
+    reads = Reading(framed("bpe", ""), "decoder", (), 128)
+    end = reads.tokenizer.convert_tokens_to_ids("<end>")
+    needs = "{% if messages[0].role != 'system' %}{{ raise_exception('needs it') }}{% endif %}"
+    open_turn(reads.tokenizer, needs + THOUGHTS.replace("<eos>", "<end>"))
+    messages = [{"role": "system", "content": "s"}, *talk("q")]
+    (sent,) = asked([messages], reads)
+    assert reads.tokenizer.decode(sent).endswith("<assistant><think></think>")
+    assert ends_of(reads) == sorted({end, reads.tokenizer.eos_token_id})
+    assert faults("a", reads, messages) == []
+
+    needs = "{% if 'case' not in messages[0].content %}{{ raise_exception('needs it') }}{% endif %}"
+    messages = talk("case 7")
+    reads = Reading(framed("bpe", ""), "decoder", (), 128, like=messages)
+    open_turn(reads.tokenizer, needs + THOUGHTS.replace("<eos>", "<end>"), like=messages)
+    assert ends_of(reads) == sorted({end, reads.tokenizer.eos_token_id})
+    assert faults("a", reads, messages) == []
+
+
+def test_an_encoder_decoder_reads_a_conversation_and_writes_its_last_answer() -> None:
+    reads = reading("encoder-decoder", max_length=96)
+    messages = talk("first", "one", "second")
+    encoded = chat(messages, "two", reads, 1.0)
+    (sent,) = asked([messages], reads)
+    assert list(encoded.ids) == sent
+    assert reads.tokenizer.decode(sent) == "<user>first<eos><assistant>one<eos><user>second<eos><assistant>"
+    assert reads.tokenizer.decode(encoded.targets) == "two<eos>"
+    assert (encoded.covers, encoded.cut_tokens) == (4, 0)
+    assert faults("two", reads, messages) == []
+    (sent,) = asked([talk("x" * 200)], reads)
+    assert len(sent) == 96
+    assert reads.tokenizer.decode(sent).endswith("xx<eos><assistant>")
+
+
 def test_a_template_that_ends_an_answer_with_no_control_token_gets_the_end_token() -> None:
     reads = reading(max_length=128)
     reads.tokenizer.chat_template = TEMPLATE.replace("<eos>", "|")
@@ -231,6 +383,10 @@ def test_a_template_that_refuses_says_so_in_its_own_words() -> None:
     reads.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(UserError, match="System role not supported"):
         asked([talk("q")], reads)
+    reads.tokenizer.chat_template = "{{ 1 // 0 }}"
+    with pytest.raises(UserError, match="refuses a conversation: integer division or modulo by zero"):
+        asked([talk("q")], reads)
+    reads.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(UserError, match=r"^t\.jsonl:7: .*System role not supported"), told_where("t.jsonl:7"):
         chat(talk("q"), "a", reads, 1.0)
 

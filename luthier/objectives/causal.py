@@ -6,7 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from luthier.batching import Encoded
-from luthier.encoding import Reading, answers, asked_text, chat, ends_of, shortened, told_where, written_prompts
+from luthier.encoding import (
+    Reading,
+    answers,
+    asked_text,
+    chat,
+    ends_of,
+    says,
+    shortened,
+    told_where,
+    written_prompts,
+)
 from luthier.losses import Needs, Outputs, at_positions, per_example
 from luthier.model import Head, decoder_start, padded, writing_head
 from luthier.objectives import Fault, Objective
@@ -40,8 +50,19 @@ class Causal(Objective):
             "choose a base whose tokenizer has these characters, or correct the answers",
             tolerated=0.5,
         ),
+        "an answer that the chat template writes otherwise": Fault(
+            "{n} of {total} examples have an answer that the chat template writes otherwise, which no model can get right",
+            "write answers as the template does (all with their thoughts, or all without), or give a template in the recipe",
+            tolerated=0.5,
+        ),
         "text that looks like a control token": Fault(
             "{n} of {total} examples hold text that looks like a control token of the base; it is read as ordinary text",
+            "set encode.control_tokens to parse where it is meant as one",
+            tolerated=1.0,
+        ),
+        "text that looks like a control token in a conversation": Fault(
+            "{n} of {total} examples hold text that looks like a control token of the base; it is read as ordinary text "
+            "here, while transformers' own apply_chat_template reads it as a token",
             "set encode.control_tokens to parse where it is meant as one",
             tolerated=1.0,
         ),
@@ -81,9 +102,10 @@ class Causal(Objective):
             yield "a prompt without tokens"
         texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
         if reading.control_tokens == "text" and any(map(reading.holds_control, (*texts, answer))):
-            yield "text that looks like a control token"
-        if answer and supervised and not said_back(supervised, answer, reading):
-            yield "an answer that the tokenizer cannot write"
+            yield "text that looks like a control token" + ("" if isinstance(prompt, str) else " in a conversation")
+        if answer and supervised and not says(supervised, answer, reading):
+            by_itself = isinstance(prompt, str) or not says(reading.plain([answer])[0], answer, reading)
+            yield f"an answer that the {'tokenizer cannot write' if by_itself else 'chat template writes otherwise'}"
 
     def pieces(self, encoded: Encoded, tokenizer: Any) -> list[tuple[str, bool]]:
         written = [(tokenizer.decode([int(token)]), True) for token in encoded.targets]
@@ -127,12 +149,6 @@ def nothing_read(encoded: Encoded, reading: Reading) -> bool:
     if reading.architecture == "encoder-decoder":
         return n_read <= len(before) + len(behind)
     return n_read <= len(before) or (not before and list(encoded.ids[:n_read]) == [reading.tokenizer.eos_token_id])
-
-
-def said_back(supervised: Sequence[int], answer: str, reading: Reading) -> bool:
-    """Whether an answer comes back from its tokens, apart from white space at its ends."""
-    back: str = reading.tokenizer.decode(supervised, skip_special_tokens=True)
-    return back.strip().endswith(answer.strip())
 
 
 def side_by_side(prompt: list[int], target: list[int], weight: float, reading: Reading) -> Encoded:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from luthier import seams, suitability, token_arrays
 from luthier.batching import Encoded
 from luthier.choice import Settings
-from luthier.encoding import Reading, ends_of, open_turn, whole
+from luthier.encoding import Messages, Reading, ends_of, open_turn, whole
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
 from luthier.form import Form
@@ -52,10 +52,10 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
     suitability.check_vocabulary(tokenizer, base.path)
     most = suitability.positions(base.path, head)
     suitability.check_lengths(settings.max_length, most)
-    template = task.template_of_chats()
-    open_turn(tokenizer, template)
+    like = next((messages for messages, _ in conversations(examples, task)), ())
+    open_turn(tokenizer, task.template_of_chats(), conversations(examples, task), like)
     labels = tuple(prepared.label_names)
-    reading = Reading(tokenizer, architecture, labels, settings.max_length, settings.control_tokens)
+    reading = Reading(tokenizer, architecture, labels, settings.max_length, settings.control_tokens, like)
     audit = Audit(objective, task, reading, settings, suitability.embeddings_of(base.path))
     splits = {}
     with out.timed("encode"), (out.folder / "previews.jsonl").open("w", encoding="utf-8") as previews:
@@ -82,12 +82,22 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
         labels=head.labels,
         max_length=settings.max_length,
         steps=[Preparer.pick(step) for step in prepared.steps],
-        chat_template=template,
+        chat_template=tokenizer.chat_template
+        if audit.conversations and isinstance(tokenizer.chat_template, str)
+        else "",
         control_tokens=settings.control_tokens,
         conversations=audit.conversations,
         ends=tuple(ends_of(reading)) if head.writes else (),
     ).write(out.folder)
     return audit.facts(splits, head, most).model_dump(mode="json")
+
+
+def conversations(examples: Artifact, task: Task) -> Iterator[tuple[Messages, str]]:
+    """The conversations that are learned from, with their answers."""
+    for example in seams.read(examples.path / "train", Example):
+        prompt = task.prompt(example)
+        if not isinstance(prompt, str) and example.target:
+            yield prompt, task.completion(example.target)
 
 
 def remembered(kept: Iterable[tuple[Example, Encoded]], asked: list[str]) -> Iterator[Encoded]:
