@@ -300,8 +300,7 @@ def open_turn(
 
 def brings(head: str, messages: Messages, answer: str, tokenizer: Any) -> bool:
     """Whether an answer begins with what a template writes at the head of answers, such as thoughts, as its own text."""
-    opening = re.match(r"\s*(<[^<>]*>|\[[^][]*\]|\w+|\S)", head)
-    if opening is None or not answer.lstrip().startswith(opening[1]):
+    if answer.lstrip()[:1] not in ("<", "[", head.lstrip()[:1]):  # most answers need no look
         return False
     try:
         before = rendered(messages, tokenizer, asks=True)

@@ -328,6 +328,7 @@ def test_an_answer_that_the_template_writes_otherwise_is_no_fault_of_the_tokeniz
     assert faults("a", reads) == otherwise
     reads.tokenizer.chat_template = TEMPLATE
     assert faults(" a\n", reads) == []
+    assert faults("a", reads, talk("q", "b", "r")) == [], "earlier answers are not asked for"
 
 
 def test_names_of_control_tokens_in_a_conversation_are_told_apart_from_those_in_a_prompt() -> None:

@@ -103,7 +103,7 @@ class Causal(Objective):
         texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
         if reading.control_tokens == "text" and any(map(reading.holds_control, (*texts, answer))):
             yield "text that looks like a control token" + ("" if isinstance(prompt, str) else " in a conversation")
-        if answer and supervised and not says(supervised, answer, reading):
+        if answer and supervised and not says(last_answer(encoded), answer, reading):
             by_itself = isinstance(prompt, str) or not says(reading.plain([answer])[0], answer, reading)
             yield f"an answer that the {'tokenizer cannot write' if by_itself else 'chat template writes otherwise'}"
 
@@ -149,6 +149,14 @@ def nothing_read(encoded: Encoded, reading: Reading) -> bool:
     if reading.architecture == "encoder-decoder":
         return n_read <= len(before) + len(behind)
     return n_read <= len(before) or (not before and list(encoded.ids[:n_read]) == [reading.tokenizer.eos_token_id])
+
+
+def last_answer(encoded: Encoded) -> list[int]:
+    """The tokens of the last answer, which alone is asked for: behind the last token that carries no loss."""
+    if encoded.targets:
+        return list(encoded.targets)
+    start = next((n for n in range(len(encoded.ids), 0, -1) if not encoded.supervised[n - 1]), 0)
+    return list(encoded.ids[start:])
 
 
 def side_by_side(prompt: list[int], target: list[int], weight: float, reading: Reading) -> Encoded:
