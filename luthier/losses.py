@@ -63,8 +63,9 @@ def head_kind(model: Model) -> HeadKind:
     """How the output head may be computed, shown once on three tokens: capped, scaled or shifted logits are not plain."""
     import torch
 
-    if model.head_kind is None:
-        head = model.bare.get_output_embeddings()
+    head = model.bare.get_output_embeddings()
+    if model.head_kind is None or model.head_shown is not head:  # a technique may have wrapped it since
+        model.head_shown = head
         inputs = {"input_ids": torch.tensor([[5, 6, 7]], device=model.device)}
         if model.architecture == "encoder-decoder":
             inputs["decoder_input_ids"] = inputs["input_ids"]

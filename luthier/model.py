@@ -56,7 +56,8 @@ class Model:
     precision: str  # "float32" or "bfloat16" of the forward pass
     packed: bool = False  # whether examples are computed end to end in one row; a technique may want rows instead
     drawn: tuple[str, ...] = ()  # parameters that the weights did not hold, drawn from the seed
-    head_kind: HeadKind | None = None  # found when first asked for, like the next two
+    head_kind: HeadKind | None = None  # found when first asked for, like the next three
+    head_shown: nn.Module | None = None  # the head of which that was found
     reads_padding: bool | None = None  # whether what a classifier says of a text depends on the padding behind it
     in_batches: bool | None = None  # whether transformers' `generate` answers in a batch as it does one by one
     control_tokens: Literal["text", "parse"] = "text"  # what a control token's name in the data is
@@ -170,7 +171,11 @@ def load(
     is_adapter = (folder / "adapter_config.json").exists()
     weights = base if is_adapter else folder
     if weights is None:
-        raise UserError("is an adapter and needs its base model", where=str(folder))
+        raise UserError(
+            "is an adapter and needs its base model",
+            where=str(folder),
+            hint="give a whole model; where it is one, move adapter_config.json away",
+        )
     architecture = architecture_of(weights)
     if head.writes:
         writing_head(architecture, weights)

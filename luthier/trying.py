@@ -65,7 +65,9 @@ def training(model: Model, objective: Objective, example: Encoded) -> None:
     model.forward.train()
     try:
         with torch.random.fork_rng(), torch.no_grad(), autocast(model):
-            objective.outputs(model, [example], "losses")
+            outputs = objective.outputs(model, [example], "losses")
+            if not all(bool(part.isfinite().all()) for part in (outputs.losses, outputs.logits) if part is not None):
+                raise ValueError("what it computes is not finite")
     finally:
         model.forward.eval()
 

@@ -100,3 +100,14 @@ def test_what_is_wrong_with_a_base_is_told_in_its_own_sentence(tmp_path: Path) -
     plain.save_pretrained(folder)
     with pytest.raises(UserError, match=r"^base: names no token for its decoder to begin with; set decoder_start"):
         tried(folder, [3, 8])
+
+
+def test_weights_that_are_no_numbers_are_told_before_training(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = tiny.build(tmp_path, "llama") / "model.safetensors"
+    weights = load_file(file)
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"cannot be trained on a text of 4 tokens .*not finite"):
+        tried(tmp_path, [1, 8])

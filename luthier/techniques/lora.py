@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -41,14 +41,13 @@ class Lora(Technique):
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         from peft import LoraConfig, get_peft_model
 
-        modules = self.modules(model.bare)
+        modules, experts = self.chosen(model.bare)
         if idle := idle_table(model, modules):
             raise UserError(
                 f"'{idle}' only lends its weights to other tables, and is never computed with",
                 where="train.techniques lora targets",
                 hint="name the tables that are, such as embed_tokens",
             )
-        experts = expert_weights(model.bare) if self.targets == "all-linear" and not self.one_matrix else []
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
@@ -75,52 +74,69 @@ class Lora(Technique):
                 ) from problem
         return Running()
 
-    @property
-    def one_matrix(self) -> bool:
-        """Whether a setting is of no use on the stacked matrices of experts, which peft adapts without it."""
-        return self.dora or self.dropout > 0
+    def chosen(self, bare: nn.Module) -> tuple[list[str], list[str]]:
+        """Full names of the modules that get an adapter, and of the stacked matrices of experts that do; UserError where
+        there are none. Frozen ones are left out.
 
-    def modules(self, bare: nn.Module) -> list[str]:
-        """Full names of the modules that get an adapter; UserError where there are none."""
-        linear = linear_modules(bare)
+        peft adapts stacked matrices without dropout and not as DoRA does, so with these they get none.
+        """
+        stacked = [] if self.dora or self.dropout > 0 else expert_weights(bare)
         if isinstance(self.targets, list):
-            for target in self.targets:
-                if not any(named(name, target) for name, _ in bare.named_modules()):
-                    raise UserError(
-                        f"the base has no module '{target}'",
-                        where="train.techniques lora targets",
-                        hint=f"its linear modules are {', '.join(sorted({n.rpartition('.')[2] for n in linear}))}",
-                    )
-            found = [
-                name
-                for name, module in bare.named_modules()
-                if any(named(name, target) for target in self.targets) and not list(module.children())
-            ]
+            found, experts = by_name(bare, self.targets, stacked)
         else:
             found = linear_modules(bare, attention=self.targets == "attention")
-        if not found:
-            kind = f"a {type(bare).__name__}"
+            experts = stacked if self.targets == "all-linear" else []
+        if not found and not experts:
+            linear = linear_modules(bare)
             raise UserError(
-                f"{kind} has no linear modules {'in its attention' if self.targets == 'attention' else 'to adapt'}",
+                f"a {type(bare).__name__} has no linear modules "
+                + ("in its attention" if self.targets == "attention" else "to adapt"),
                 where="train.techniques lora targets",
                 hint="use `all-linear`, or `kind: full`" if linear else "use `kind: full` for this base",
             )
-        free = [name for name in found if not is_frozen(bare.get_submodule(name))]
+        weights = dict(bare.named_parameters())
+        modules = [name for name in found if not is_frozen(bare.get_submodule(name))]
+        experts = [name for name in experts if weights[name].requires_grad]
         targets = self.targets if isinstance(self.targets, list) else []
-        held = [target for target in targets if not any(named(name, target) for name in free)]
-        if held or not free:
+        held = [target for target in targets if not any(matches(name, target) for name in (*modules, *experts))]
+        if held or not (modules or experts):
             which = f"named '{held[0]}'" if held else "that lora would adapt"
             raise UserError(
                 f"freeze holds every module {which}",
                 where="train.techniques",
                 hint=f"take {held[0]} out of lora's targets, or let freeze leave it" if held else "freeze less of it",
             )
-        return free
+        return modules, experts
+
+
+def by_name(bare: nn.Module, targets: Sequence[str], stacked: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Modules and stacked matrices that a recipe names; UserError for a name that finds none."""
+    modules = [name for name, module in bare.named_modules() if not list(module.children())]
+    known = {name.rpartition(".")[2] for name in (*linear_modules(bare), *stacked)}
+    for target in targets:
+        if any(matches(name, target) for name in (*modules, *stacked)):
+            continue
+        inside = any(named(name, target) for name, _ in bare.named_modules())
+        raise UserError(
+            f"'{target}' holds other modules and is none to adapt" if inside else f"the base has no module '{target}'",
+            where="train.techniques lora targets",
+            hint=f"its linear modules are {', '.join(sorted(known))}",
+        )
+    experts = [name for name in stacked if any(matches(name, target) for target in targets)]
+    owners = {name.rpartition(".")[0] for name in experts}
+    found = [name for name in modules if name not in owners and any(named(name, target) for target in targets)]
+    return found, experts
+
+
+def matches(name: str, target: str) -> bool:
+    """Whether a module or a stacked matrix is what a recipe calls by its own name or, of the latter, by its module's."""
+    return named(name, target) or (named(name.rpartition(".")[0], target) and "experts" in name.rpartition(".")[0])
 
 
 def is_frozen(module: nn.Module) -> bool:
     """Whether a technique before this one took a module's weights out of training."""
-    return not any(parameter.requires_grad for parameter in module.parameters(recurse=False) if parameter.ndim >= 2)
+    weight = getattr(module, "weight", None)
+    return weight is not None and not weight.requires_grad
 
 
 def idle_table(model: Model, names: list[str]) -> str:
@@ -181,7 +197,7 @@ def is_router(name: str, module: nn.Module, config: Any) -> bool:
 
 
 def expert_weights(bare: nn.Module) -> list[str]:
-    """Full names of the stacked matrices (E, ., .) of experts in blocks, without frozen ones."""
+    """Full names of the stacked matrices (E, ., .) of experts in blocks."""
     numbers = numbered_parameters(bare)
     owners = dict(bare.named_modules())
     return [
@@ -190,7 +206,6 @@ def expert_weights(bare: nn.Module) -> list[str]:
         if parameter.ndim == 3
         and "experts" in type(owners[name.rpartition(".")[0]]).__name__.lower()
         and numbers[name] is not None
-        and parameter.requires_grad
     ]
 
 

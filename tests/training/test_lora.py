@@ -90,6 +90,46 @@ def test_experts_get_adapters_and_their_routers_do_not(folders: dict[str, Path])
     assert not [name for name in adapted(model) if name.endswith("mlp.gate")]
 
 
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (["experts"], ["experts.gate_up_proj", "experts.down_proj"]),
+        (["gate_up_proj", "q_proj"], ["experts.gate_up_proj", "self_attn.q_proj"]),
+        (["mlp.experts.down_proj"], ["experts.down_proj"]),
+    ],
+)
+def test_experts_are_found_by_name(folders: dict[str, Path], targets: list[str], names: list[str]) -> None:
+    model = opened(folders["mixtral"])
+    adapted(model, targets=targets)
+    ids = torch.tensor([list(range(1, 60))])
+    model.forward(input_ids=ids, labels=ids).loss.backward()
+    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert len(moved) == 2 * 2 * len(names), "A and B of both layers"
+    said = model.forward.peft_config["default"]
+    assert {n.split(".", 3)[3] for n in (*said.target_modules, *(said.target_parameters or []))} == {
+        name if name.startswith("self_attn") else f"mlp.{name}" for name in names
+    }
+
+
+def test_names_of_what_cannot_be_adapted_are_told(folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"'mlp' holds other modules and is none to adapt; its linear modules are"):
+        adapted(opened(folders["llama"]), targets=["mlp"])
+    with pytest.raises(UserError, match=r"peft cannot adapt this base: Target module LlamaRMSNorm"):
+        adapted(opened(folders["llama"]), targets=["input_layernorm"])
+    with pytest.raises(UserError, match=r"the base has no module 'gate_up_proj'"):
+        adapted(opened(folders["mixtral"]), targets=["gate_up_proj"], dora=True)
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_an_adapter_on_the_head_alone_is_trained(folders: dict[str, Path], shape: str) -> None:
+    from luthier.losses import head_kind
+
+    model = opened(folders[shape])
+    assert head_kind(model) in ("plain", "selected"), "asked before the adapter is there, as when a base is tried out"
+    adapted(model, targets=["lm_head"])
+    assert head_kind(model) == "selected"
+
+
 @pytest.mark.parametrize("settings", [{"dora": True}, {"dropout": 0.1}])
 def test_what_is_left_alone_is_said_with_its_share(folders: dict[str, Path], settings: dict[str, Any]) -> None:
     model = opened(folders["mixtral"])
