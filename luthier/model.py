@@ -102,6 +102,7 @@ def architecture_of(folder: Path) -> Architecture:
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     )
 
     from luthier import suitability
@@ -135,11 +136,14 @@ def architecture_of(folder: Path) -> Architecture:
     names = written.get("architectures") or [""]
     if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and written.get("is_encoder_decoder", True):
         return "encoder-decoder"
-    causal = names[0].endswith(("ForCausalLM", "LMHeadModel")) and not names[0].startswith("Bert")
+    causal = names[0].endswith(("ForCausalLM", "LMHeadModel"))
+    causal = causal and (bool(written.get("is_decoder")) or not names[0].startswith("Bert"))
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not causal:
         return "encoder"
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "decoder"
+    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:  # FlauBERT, which transformers does not mask
+        return "encoder"
     if kind:
         with contextlib.suppress(ValueError):
             AutoConfig.for_model(kind)

@@ -181,7 +181,9 @@ def check_weights(
     mismatched = sorted(entry[0] for entry in told["mismatched_keys"])
     inside = lambda name: in_body(name, bare)  # noqa: E731
     wrong = [name for name in (*missing, *mismatched) if head.writes or inside(name)]
-    strange = [name for name in unexpected if inside(name) and not BUFFER.search(name)]
+    more = [name for name in unexpected if inside(name) and not BUFFER.search(name)]
+    own = {name for name, _ in bare.base_model.named_children()}
+    strange = [name for name in more if part_of_body(name, bare) in own]
     if wrong or strange:
         told_names = [f"{len(wrong)} are missing or of another size ({some(wrong)})"] if wrong else []
         others = strange or (unexpected if wrong else [])
@@ -192,6 +194,8 @@ def check_weights(
             hint="fetch it again, or save it again with the config that belongs to its weights",
         )
     notes = []
+    if unused := sorted({name.rpartition(".")[0] for name in more}):  # such as Funnel's decoder, to a classifier
+        notes.append(f"a {type(bare).__name__} does not use all of the base: {len(more)} weights ({some(unused)})")
     drawn = {*missing, *mismatched}
     if head.labels:
         drawn |= renewed(bare, head, folder, drawn)
@@ -206,6 +210,12 @@ def in_body(name: str, bare: nn.Module) -> bool:
     alone = bare.base_model is bare  # no head at all
     inside = parts[0] in dict(bare.named_children()) if alone else parts[0] == bare.base_model_prefix
     return inside and "pooler" not in parts
+
+
+def part_of_body(name: str, bare: nn.Module) -> str:
+    """The part of the body that a weight's name puts it into."""
+    parts = name.split(".")
+    return parts[0] if bare.base_model is bare else parts[1] if len(parts) > 1 else ""
 
 
 def renewed(bare: nn.Module, head: Head, folder: Path, drawn: set[str]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,14 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     BertConfig,
     BertForSequenceClassification,
+    BertLMHeadModel,
     BloomConfig,
+    FlaubertConfig,
+    FlaubertWithLMHeadModel,
+    FunnelConfig,
     MptConfig,
     MraConfig,
     OPTConfig,
@@ -134,6 +140,30 @@ def test_weights_that_do_not_fill_the_model_are_named(
     for head in (None, LABELS):
         with pytest.raises(UserError, match=sentence):
             opened(folder, head)
+
+
+def test_parts_of_a_base_that_a_classifier_does_not_have_are_told(tmp_path: Path) -> None:
+    config = FunnelConfig(block_sizes=[1, 1], d_model=32, n_head=4, d_head=8, d_inner=64, vocab_size=tiny.sizes())
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    tiny.tokenizer("encoder").save_pretrained(tmp_path)
+    (note,) = opened(tmp_path, LABELS).notes
+    assert re.match(
+        r"a FunnelForSequenceClassification does not use all of the base: \d+ weights \(funnel.decoder", note
+    )
+    renamed(tmp_path, lambda name: name.replace("blocks.1.", "blocks.7."))
+    with pytest.raises(UserError, match=r"fit nothing in it \(funnel.encoder.blocks.7"):
+        opened(tmp_path, LABELS)
+
+
+def test_a_bert_that_writes_and_a_flaubert_that_reads_are_known_as_such(tmp_path: Path) -> None:
+    small = {"vocab_size": tiny.sizes(), "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4}
+    BertLMHeadModel(BertConfig(**small, is_decoder=True)).save_pretrained(tmp_path / "bert")
+    assert architecture_of(tmp_path / "bert") == "decoder"
+    changed(tmp_path / "bert", is_decoder=False)
+    assert architecture_of(tmp_path / "bert") == "encoder"
+    config = FlaubertConfig(emb_dim=32, n_layers=1, n_heads=4, vocab_size=tiny.sizes())
+    FlaubertWithLMHeadModel(config).save_pretrained(tmp_path / "flaubert")
+    assert architecture_of(tmp_path / "flaubert") == "encoder"
 
 
 def test_buffers_that_old_files_hold_are_no_weights(base: Callable[[str], Path]) -> None:
