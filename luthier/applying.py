@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.durable import file_hash, identity, place_new, unique_beside
+from luthier.encoding import rendered
 from luthier.engines import Request, Said, Session
 from luthier.errors import MachineError, UserError
 from luthier.form import Form
@@ -26,7 +28,7 @@ from luthier.store import Listener, disk_told
 from luthier.tables import new_file, write_rows
 from luthier.tasks import Task
 
-BLOCK = 512  # questions answered between two commits
+FIRST, BLOCK = 32, 256  # questions answered before the first commit, and at most between two
 OURS = 0x4C757468  # "Luth": SQLite's application id of a part-file, at byte 68 of its header
 SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -39,17 +41,32 @@ CREATE TABLE examples (row INTEGER, n INTEGER, question INTEGER NOT NULL, exampl
 class Questions:
     """The examples of tables that are to be answered, after the steps that change what the model reads.
 
-    They are made anew at each pass and never held.
+    They are made anew at each pass and never held. Conversations need the model's `tokenizer`: what its chat template
+    refuses is not asked.
     """
 
-    def __init__(self, task: Task, tables: Mapping[str, Table], form: Form) -> None:
+    def __init__(self, task: Task, tables: Mapping[str, Table], form: Form, tokenizer: Any = None) -> None:
         self.form = form
         self.steps = [Kept(partial(task.examples, tables, targets=False))]
         for step in form.steps:
             self.steps.append(Kept(partial(step.apply, self.steps[-1])))
+        if tokenizer is not None:
+            self.steps.append(Kept(partial(self.renderable, self.steps[-1], tokenizer)))
 
     def __iter__(self) -> Iterator[Example]:
         return iter(self.steps[-1])
+
+    def renderable(self, examples: Iterable[Example], tokenizer: Any) -> Iterator[Example | Dropped]:
+        """Those that the chat template takes."""
+        for example in examples:
+            prompt = self.form.task.prompt(example)
+            try:
+                if not isinstance(prompt, str):
+                    rendered(prompt, tokenizer, asks=True)
+            except UserError:
+                yield Dropped("a conversation that the chat template refuses", example.origin["row"], "")
+            else:
+                yield example
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -118,12 +135,15 @@ class Answers:
         """The questions without an answer, by number, a block at a time."""
         last = 0
         while True:
-            rows = self.database.execute(
-                "SELECT n, prompt FROM questions WHERE said IS NULL AND n > ? ORDER BY n LIMIT ?", (last, BLOCK)
-            ).fetchall()
-            if not rows:
+            first = self.database.execute(
+                "SELECT min(n) FROM questions WHERE said IS NULL AND n > ?", (last,)
+            ).fetchone()[0]
+            if first is None:
                 return
-            last = rows[-1][0]
+            last = end_of_block(first)
+            rows = self.database.execute(
+                "SELECT n, prompt FROM questions WHERE said IS NULL AND n BETWEEN ? AND ? ORDER BY n", (first, last)
+            ).fetchall()
             yield {n: Request(json.loads(prompt)) for n, prompt in rows}
 
     def keep(self, said: Mapping[int, Said]) -> None:
@@ -144,6 +164,16 @@ class Answers:
         for example, said in found:
             text, scores, confidence = json.loads(said)
             yield Example.of(json.loads(example)), Said(text, scores, confidence)
+
+
+def end_of_block(n: int) -> int:
+    """Number of the last question in the block of question `n` (from 1), wherever answering began: blocks double at
+    first, so that little is lost early."""
+    size = end = min(FIRST, BLOCK)
+    while end < n and size < BLOCK:
+        size = min(2 * size, BLOCK)
+        end += size
+    return end if n <= end else end + math.ceil((n - end) / BLOCK) * BLOCK
 
 
 @contextmanager

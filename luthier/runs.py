@@ -35,7 +35,7 @@ from luthier.facts import (
     TrainedFacts,
 )
 from luthier.form import Form
-from luthier.model import limit_answers
+from luthier.model import limit_answers, load_tokenizer
 from luthier.readers import Table
 from luthier.recipe import Recipe
 from luthier.recipe_file import RecipeFile, loads
@@ -433,7 +433,8 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
         "settings": [computing.model_dump(mode="json"), table.reader.model_dump(mode="json"), version("luthier")],
     }
     with begun(target, same, store.listener) as answers:
-        answers.plan(Questions(recipe.task, tables, form), source)
+        tokenizer = load_tokenizer(model.path / "model") if form.conversations else None
+        answers.plan(Questions(recipe.task, tables, form, tokenizer), source)
         session = computing.open(model.path / "model", standing_on, form.max_length)
         answer(answers, session, store.listener)
         result = write(answers, session, form, recipe.task, table, target, stat, recipe.prepare.quarantine_limit)

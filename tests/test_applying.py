@@ -68,12 +68,13 @@ def applied(
     heard: Silent | None = None,
     steps: Sequence[Any] = (),
     limit: float = 0.01,
+    tokenizer: Any = None,
 ) -> dict[str, Any]:
     form = Form(task=task.form(), objective=Objective.pick("causal"), auto="", max_length=9, steps=list(steps))
     stat = identity(source.stat())
     table, listener = Table(source, detect(source)), heard or Silent()
     with begun(target, {"model": same}, listener) as answers:
-        answers.plan(Questions(task, {"table": table}, form), source)
+        answers.plan(Questions(task, {"table": table}, form, tokenizer), source)
         answer(answers, session, listener)
         return write(answers, session, form, task, table, target, stat, limit)
 
@@ -92,6 +93,28 @@ def cells_of(path: Path) -> list[dict[str, str]]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(applying, "BLOCK", 4)
+
+
+def test_blocks_double_up_to_their_size_and_are_the_same_wherever_answering_goes_on() -> None:
+    ends = [32, 96, 224, 480, 736, 992]
+    assert [applying.end_of_block(n) for n in ends] == ends
+    assert [applying.end_of_block(n + 1) for n in [0, *ends[:-1]]] == ends
+    assert {applying.end_of_block(n) for n in range(1, 993)} == set(ends)
+
+
+def test_a_conversation_that_the_template_refuses_is_not_asked_and_counted(tmp_path: Path) -> None:
+    import tiny
+
+    tokenizer = tiny.tokenizer()
+    refuses = "{% if 'bad' in messages[0].content %}{{ raise_exception('bad') }}{% endif %}"
+    tokenizer.chat_template = refuses + "{{ messages[0].content }}"
+    lines = [{"messages": [{"role": "user", "content": text}]} for text in ("one", "bad", "two")]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = Task.pick({"kind": "generate", "table": "t"})
+    session = Counting()
+    result = applied(tmp_path / "t.jsonl", tmp_path / "out.jsonl", session, task=task, tokenizer=tokenizer)
+    assert result["not_asked"] == {"a conversation that the chat template refuses": 1}
+    assert (result["rows"], result["predictions"], result["rows_without_prediction"]) == (3, 2, 1)
 
 
 def test_each_distinct_question_is_asked_once_in_blocks(tmp_path: Path, small_blocks: None) -> None:
