@@ -52,7 +52,8 @@ class Causal(Objective):
         ),
         "an answer that the chat template writes otherwise": Fault(
             "{n} of {total} examples have an answer that the chat template writes otherwise, which no model can get right",
-            "write answers as the template does (all with their thoughts, or all without), or give a template in the recipe",
+            "write answers as the template does (all with their thoughts, or all without), or give a template in the recipe "
+            "that neither adds to them nor begins them in the prompt",
             tolerated=0.5,
         ),
         "text that looks like a control token": Fault(
