@@ -132,12 +132,15 @@ def leave_off_ends(tokenizer: Any) -> bool:
 def asked(prompts: Sequence[Prompt], reading: Reading) -> list[list[int]]:
     """Tokens of what a model reads before it writes, at most `max_length` each; texts are encoded all at once."""
     encoded = iter(written_prompts([asked_text(prompt) for prompt in prompts if isinstance(prompt, str)], reading))
-    return [
-        shortened(next(encoded) if isinstance(prompt, str) else fitting(prompt, reading), reading.max_length, reading)
-        if isinstance(prompt, str) or reading.architecture == "decoder"
-        else fitting(prompt, reading)[-reading.max_length :]
-        for prompt in prompts
-    ]
+    found = []
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            found.append(shortened(next(encoded), reading.max_length, reading))
+        elif reading.architecture == "encoder-decoder":
+            found.append(fitting(prompt, reading)[-reading.max_length :])
+        else:
+            found.append(shortened(fitting(prompt, reading), reading.max_length, reading))
+    return found
 
 
 def whole(prompts: Sequence[Prompt], reading: Reading, places: Sequence[str]) -> list[tuple[list[int], int]]:
