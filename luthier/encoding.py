@@ -347,18 +347,19 @@ def chat(messages: Messages, answer: str, reading: Reading, weight: float) -> En
         prompt = fitting(messages, reading)
         room = max(reading.max_length - len(target), 1)
         kept = prompt[-room:]
-        return Encoded(kept, (), target, (), len(target), len(prompt) - len(kept), weight)
+        ((asked_whole, _),) = whole([list(messages)], reading, [""])
+        return Encoded(kept, (), target, (), len(target), len(asked_whole) - len(kept), weight)
     full = 0
     for part in (messages, *suffixes(messages)):
-        whole = conversation(part, answer, reading)
-        full = full or len(whole.ids)
-        if len(whole.ids) <= reading.max_length:
+        said = conversation(part, answer, reading)
+        full = full or len(said.ids)
+        if len(said.ids) <= reading.max_length:
             break
-    ids, supervised = whole.ids, whole.supervised
+    ids, supervised = said.ids, said.supervised
     if len(ids) > reading.max_length:  # one long question is cut as it is when it is asked
-        room = max(reading.max_length - (len(ids) - whole.last), 1)
-        prompt = shortened(ids[: whole.last], room, reading)
-        ids, supervised = [*prompt, *ids[whole.last :]], [*[False] * len(prompt), *supervised[whole.last :]]
+        room = max(reading.max_length - (len(ids) - said.last), 1)
+        prompt = shortened(ids[: said.last], room, reading)
+        ids, supervised = [*prompt, *ids[said.last :]], [*[False] * len(prompt), *supervised[said.last :]]
     return Encoded(ids, supervised, (), (), sum(supervised[1:]), full - len(ids), weight)
 
 

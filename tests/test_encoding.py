@@ -366,6 +366,10 @@ def test_an_encoder_decoder_reads_a_conversation_and_writes_its_last_answer() ->
     assert reads.tokenizer.decode(encoded.targets) == "two<eos>"
     assert (encoded.covers, encoded.cut_tokens) == (4, 0)
     assert faults("two", reads, messages) == []
+    shorter = Reading(reads.tokenizer, "encoder-decoder", (), 40)
+    cut = chat(messages, "two", shorter, 1.0)
+    assert reads.tokenizer.decode(cut.ids) == "<user>second<eos><assistant>"
+    assert cut.cut_tokens == len(encoded.ids) - len(cut.ids)
     (sent,) = asked([talk("x" * 200)], reads)
     assert len(sent) == 96
     assert reads.tokenizer.decode(sent).endswith("xx<eos><assistant>")
