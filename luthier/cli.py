@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = {
     "run": "what was finished is kept, and the same command goes on from the last checkpoint",
-    "apply": "what was answered is kept, and the same command goes on after it",
+    "apply": "what was answered is kept up to the last block of questions, and the same command goes on after it",
     "report": "the pages are whole, each as it was or as it is now; the same command writes them all",
     "gc": "what is left is whole; the same command removes the rest",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -276,9 +277,10 @@ def around_answer(tokenizer: Any, like: Messages = ()) -> tuple[str, str]:
             whole = rendered([*question, {"role": "assistant", "content": PROBE}], tokenizer, asks=False)
         except UserError:
             continue
-        at = whole.lower().find(PROBE.lower(), len(before))
-        if whole.startswith(before) and at >= 0:
-            return whole[len(before) : at], whole[at + len(PROBE) :]
+        behind = whole[len(before) :]
+        probed = re.search(PROBE, behind, re.IGNORECASE)  # some templates write answers in capitals
+        if whole.startswith(before) and probed:
+            return behind[: probed.start()], behind[probed.end() :]
     return "", ""
 
 
@@ -288,7 +290,7 @@ def open_turn(
     """Take the recipe's chat template, if it has one, and let it ask with all that it writes before an answer.
 
     Some templates write empty thoughts, or open a channel, at the head of an answer and not behind the prompt that asks
-    for it. Written behind the prompt, it is no part of any answer, here and in the exported tokenizer; unless the
+    for it. Written behind the prompt, it is no part of any answer, here and in the exported tokenizer; unless most
     answers of the data, as (messages, answer), bring it themselves.
     """
     if chat_template:
@@ -296,9 +298,14 @@ def open_turn(
     if not isinstance(tokenizer.chat_template, str):
         return
     head, _ = around_answer(tokenizer, like)
-    if head and not any(brings(head, messages, answer, tokenizer) for messages, answer in conversations):
-        own = tokenizer.chat_template.removesuffix("\n")
-        tokenizer.chat_template = f"{own}{{% if add_generation_prompt %}}{{{{ {json.dumps(head)} }}}}{{% endif %}}"
+    own = (
+        Counter(brings(head, messages, answer, tokenizer) for messages, answer in conversations) if head else Counter()
+    )
+    if head and own[True] <= own[False]:  # the rarer kind is told where it is encoded
+        plain = tokenizer.chat_template.removesuffix("\n")
+        tokenizer.chat_template = (
+            f"{plain}{{% if add_generation_prompt %}}{{{{ {json.dumps(head, ensure_ascii=False)} }}}}{{% endif %}}"
+        )
 
 
 def brings(head: str, messages: Messages, answer: str, tokenizer: Any) -> bool:
@@ -325,7 +332,8 @@ def parsed(text: str, contents: Sequence[str], reading: Reading) -> list[int]:
     at = place = 0  # up to where tokens are made; up to where contents were met
     if reading.control_tokens == "text":
         for content in contents:
-            start = text.find(content, place)
+            found_at = ((text.find(written, place), written) for written in (content, content.strip()))
+            start, content = next(((at_text, written) for at_text, written in found_at if at_text >= 0), (-1, content))
             if start < 0 or not reading.holds_control(content) or reading.control_names is None:
                 continue
             place = start + len(content)
@@ -351,7 +359,12 @@ def chat(messages: Messages, answer: str, reading: Reading, weight: float) -> En
         return Encoded(kept, (), target, (), len(target), len(asked_whole) - len(kept), weight)
     full = 0
     for part in (messages, *suffixes(messages)):
-        said = conversation(part, answer, reading)
+        try:
+            said = conversation(part, answer, reading)
+        except UserError:
+            if part is messages:
+                raise
+            break
         full = full or len(said.ids)
         if len(said.ids) <= reading.max_length:
             break
@@ -390,19 +403,20 @@ def conversation(messages: Messages, answer: str, reading: Reading) -> Conversat
         final = index == len(turns) - 1
         before = rendered(turns[:index], reading.tokenizer, asks=True)
         after = whole if final else rendered(turns[: index + 1], reading.tokenizer, asks=False)
-        if not (whole.startswith(after) and after.startswith(before)):
+        stop = end_of_answer(after, len(before), turn["content"], reading)
+        end = closing(after[stop:], reading)
+        if not (after.startswith(before) and whole.startswith(after[: stop + len(end)])):
             if not final:
                 continue
             raise UserError(
-                "the chat template rewrites earlier turns, so it is unclear which tokens are the assistant's",
+                "the chat template asks with text that it does not write before this answer, such as thoughts, so it is "
+                "unclear which tokens are the assistant's",
                 where="task.chat_template",
-                hint="use a template that only appends",
+                hint="give a template in the recipe that writes before an answer what it asks with, and only appends",
             )
         prompt = parsed(before, contents, reading)
         same = prompt[: len(ids)] == ids
         supervised = [*(supervised if same else [False] * len(ids)), *[False] * len(prompt)][: len(prompt)]
-        stop = end_of_answer(after, len(before), turn["content"], reading)
-        end = closing(after[stop:], reading)
         written = parsed(after[: stop + len(end)], contents, reading)
         if written[: len(prompt)] == prompt:
             said = written[len(prompt) :]
@@ -428,7 +442,13 @@ def fitting(messages: Messages, reading: Reading) -> list[int]:
     """Tokens of a conversation that asks for an answer, without its oldest turns where they do not fit."""
     found: list[int] = []
     for part in (messages, *suffixes(messages)):
-        found = parsed(rendered(part, reading.tokenizer, asks=True), [turn["content"] for turn in part], reading)
+        try:
+            text = rendered(part, reading.tokenizer, asks=True)
+        except UserError:
+            if part is messages:
+                raise
+            break  # a template that takes the whole and not less of it
+        found = parsed(text, [turn["content"] for turn in part], reading)
         if len(found) <= reading.max_length:
             break
     return found

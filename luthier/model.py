@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -464,6 +465,12 @@ def numbered_parameters(module: nn.Module) -> dict[str, int | None]:
     """Name of each parameter -> number of the transformer block that it is in, or None."""
     known = blocks(module)
     return {name: block_of(name, known) for name, _ in module.named_parameters()}
+
+
+def plain_name(name: str) -> str:
+    """The name that a parameter has without what peft wraps around its module."""
+    name = name.removeprefix("base_model.model.")
+    return re.sub(r"\.(base_layer|modules_to_save\.\w+|original_module)(?=\.)", "", name)
 
 
 def peft_task(model: Model) -> str:

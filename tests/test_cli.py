@@ -113,7 +113,7 @@ INTERRUPTIBLE = {
     "apply": (
         ["apply", "x", "a.csv", "b.csv"],
         "luthier.runs.apply",
-        "what was answered is kept, and the same command",
+        "what was answered is kept up to the last block of questions, and the same command",
     ),
     "export": (["export", "x", "out"], "luthier.runs.export", "nothing half-made is left"),
     "report": (["report", "x"], "luthier.runs.reopen", "the pages are whole"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from luthier.errors import UserError
-from luthier.model import block_of, blocks, numbered_parameters
+from luthier.model import block_of, blocks, numbered_parameters, plain_name
 from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ class Freeze(Technique):
             )
         tables = embeddings(model.forward) if self.embeddings else set()
         for pattern in self.patterns:
-            if not any(fnmatch.fnmatch(name, pattern) for name in names):
+            if not any(matches(name, pattern) for name in names):
                 raise UserError(
                     f"no parameter matches '{pattern}'",
                     where="train.techniques freeze",
-                    hint=f"names look like {names[0]}",
+                    hint=f"names look like {plain_name(names[0])}",
                 )
         adapter = next((name for name in sorted(tables) if ".lora_" in name), None)
         if adapter:
@@ -60,10 +60,15 @@ class Freeze(Technique):
             if (
                 (number is not None and number < self.layers)
                 or name in tables
-                or any(fnmatch.fnmatch(name, pattern) for pattern in self.patterns)
+                or any(matches(name, pattern) for pattern in self.patterns)
             ):
                 parameter.requires_grad_(False)
         return Running()
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a parameter is meant, by its own name or by the one that it has inside an adapter."""
+    return fnmatch.fnmatch(plain_name(name), pattern) or fnmatch.fnmatch(name, pattern)
 
 
 def embeddings(module: nn.Module) -> set[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from luthier.errors import UserError, first_line
-from luthier.model import block_of, blocks, numbered_parameters, peft_task, quiet
+from luthier.model import block_of, blocks, numbered_parameters, peft_task, plain_name, quiet
 from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Lora(Technique):
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         from peft import LoraConfig, get_peft_model
 
-        modules, experts = self.chosen(model.bare)
+        modules, experts = self.chosen(model.bare, model.drawn)
         if idle := idle_table(model, modules):
             raise UserError(
                 f"'{idle}' only lends its weights to other tables, and is never computed with",
@@ -63,6 +63,7 @@ class Lora(Technique):
         left = left_alone(model.bare, {*modules, *(name.rpartition(".")[0] for name in experts)})
         if left:
             model.notes.append(left)
+        frozen = {name for name, parameter in model.bare.named_parameters() if not parameter.requires_grad}
         with quiet():
             try:
                 model.forward = get_peft_model(model.bare, config)
@@ -72,16 +73,26 @@ class Lora(Technique):
                     where="train.techniques lora",
                     hint="name other targets, or use `kind: full`",
                 ) from problem
+        for name, parameter in model.forward.named_parameters():
+            if plain_name(name) in frozen:  # such as a new head, of which peft trains a copy
+                parameter.requires_grad_(False)
         return Running()
 
-    def chosen(self, bare: nn.Module) -> tuple[list[str], list[str]]:
+    def chosen(self, bare: nn.Module, drawn: Sequence[str] = ()) -> tuple[list[str], list[str]]:
         """Full names of the modules that get an adapter, and of the stacked matrices of experts that do; UserError where
-        there are none. Frozen ones are left out.
+        there are none. Frozen ones are left out, and what was `drawn` anew is trained whole.
 
         peft adapts stacked matrices without dropout and not as DoRA does, so with these they get none.
         """
         stacked = [] if self.dora or self.dropout > 0 else expert_weights(bare)
         if isinstance(self.targets, list):
+            new = {name.rpartition(".")[0] for name in drawn}
+            if whole := next((t for t in self.targets if any(named(name, t) for name in new)), None):
+                raise UserError(
+                    f"'{whole}' is new to the base, so that lora trains it whole already",
+                    where="train.techniques lora targets",
+                    hint="take it out",
+                )
             found, experts = by_name(bare, self.targets, stacked)
         else:
             found = linear_modules(bare, attention=self.targets == "attention")

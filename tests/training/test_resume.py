@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import plugging
@@ -159,7 +160,13 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path: Path) -> No
     command = [sys.executable, "-m", "luthier.cli", "run", str(recipe), "--set", "train.epochs=500"]
     told = []
     for expected in ("training will take about", "resuming at step"):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
+        )
         assert process.stderr
         lines = iter(process.stderr.readline, "")
         assert any(expected in line for line in lines)
