@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from luthier.model import autocast, decoder_start, greedy, head_replaced, padded, scored
+from luthier.model import autocast, decoder_start, greedy, head_replaced, padded, probing, scored
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +141,7 @@ def in_batches(model: Model) -> bool:
     """Whether `generate` answers prompts of one length in a batch as it does one by one; shown once on two of them."""
     if model.in_batches is None:
         model.in_batches = True
-        prompts = [[5, 6, 7, 8, 9, 10], [11, 5, 9, 4, 6, 12]]
+        prompts = [probing(model, 6), probing(model, 6, start=9)[::-1]]
         together = by_transformers(model, prompts, 6, set(), 2, lambda done: None)
         alone = [by_transformers(model, [prompt], 6, set(), 1, lambda done: None)[0] for prompt in prompts]
         model.in_batches = [each.tokens for each in together] == [each.tokens for each in alone]

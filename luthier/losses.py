@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from luthier.model import head_replaced
+from luthier.model import head_replaced, probing
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def head_kind(model: Model) -> HeadKind:
     head = model.bare.get_output_embeddings()
     if model.head_kind is None or model.head_shown is not head:  # a technique may have wrapped it since
         model.head_shown = head
-        inputs = {"input_ids": torch.tensor([[5, 6, 7]], device=model.device)}
+        inputs = {"input_ids": torch.tensor([probing(model, 3)], device=model.device)}
         if model.architecture == "encoder-decoder":
             inputs["decoder_input_ids"] = inputs["input_ids"]
         training, _ = model.forward.training, model.forward.eval()

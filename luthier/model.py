@@ -548,13 +548,21 @@ def scored(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
     return torch.cat(parts)[back]
 
 
+def probing(model: Model, n: int, start: int = 5) -> list[int]:
+    """Ordinary tokens with which something is shown of a model, in as few as its vocabulary holds."""
+    size = model.bare.get_input_embeddings().num_embeddings
+    first = min(5, size - 1)  # the first few are commonly control tokens
+    return [first + (start - 5 + k) % (size - first) for k in range(n)]
+
+
 def reads_padding(model: Model) -> bool:
     """Whether a classifier reads the padding behind a text (by convolutions, say), shown once on a text alone and padded."""
     import torch
 
     if model.reads_padding is None:
-        end = model.tokenizer.eos_token_id or 4
-        short, long = [5, 6, 7, end], [*range(5, 14), end]
+        end = model.tokenizer.eos_token_id
+        behind = [] if end is None else [end]
+        short, long = [*probing(model, 3), *behind], [*probing(model, 9), *behind]
         training, _ = model.forward.training, model.forward.eval()
         with torch.no_grad(), torch.autocast(model.device, enabled=False):
             said = []

@@ -262,10 +262,11 @@ def failure(model: Model) -> str:
     """Why a forward pass of two tokens in the model's precision fails, or nothing."""
     import torch
 
-    from luthier.model import autocast
+    from luthier.model import autocast, probing
 
     end = model.tokenizer.eos_token_id
-    inputs = {"input_ids": torch.tensor([[5, 6 if end is None else end]], device=model.device)}
+    ids = [*probing(model, 1), end] if end is not None else probing(model, 2)
+    inputs = {"input_ids": torch.tensor([ids], device=model.device)}
     if model.architecture == "encoder-decoder" and not model.head.labels:
         inputs["decoder_input_ids"] = inputs["input_ids"]
     try:

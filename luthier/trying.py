@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from luthier.batching import Encoded
 from luthier.errors import UserError, first_line
 from luthier.generate import generate
-from luthier.model import autocast, scored
+from luthier.model import autocast, probing, scored
 from luthier.objectives import Objective
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def try_out(model: Model, objective: Objective, examples: Sequence[Encoded], n_a
     kind = type(model.bare).__name__
     if model.head.writes:
         attempt(
-            lambda: generate(model, [[5, 6]], max_new_tokens=2, stop=set(model.ends)),
+            lambda: generate(model, [probing(model, 2)], max_new_tokens=2, stop=set(model.ends)),
             f"{kind} cannot write answers here",
             lambda: "choose another base",
         )

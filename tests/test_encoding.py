@@ -308,6 +308,83 @@ def test_thoughts_stand_in_the_prompt_unless_the_answers_bring_them(
     assert learned(chat(talk("q"), brought[0], reads, 1.0), reads.tokenizer) == taught
 
 
+@pytest.mark.parametrize("text", ["\u0130stanbul \u0130", "\ufb03 \U0001f916"])
+def test_letters_of_the_data_move_nothing_in_what_is_seen_of_a_template(text: str) -> None:
+    """In lower case this capital of Turkish is two characters."""
+    reads = reading(max_length=128)
+    open_turn(reads.tokenizer, like=talk(text))
+    assert reads.tokenizer.chat_template == TEMPLATE
+    assert faults("a", reads, talk(text)) == []
+    robot = TEMPLATE.replace("{{ m.content }}", "{{ '\U0001f916 ' if m.role == 'assistant' }}{{ m.content | upper }}")
+    open_turn(reads.tokenizer, robot, like=talk(text))
+    (sent,) = asked([talk("q")], reads)
+    assert reads.tokenizer.decode(sent).endswith("<assistant>\U0001f916 ")
+    assert learned(chat(talk("q"), "A", reads, 1.0), reads.tokenizer) == "A<eos>"
+
+
+def test_where_few_answers_bring_their_thoughts_those_are_told() -> None:
+    reads = reading(max_length=128)
+    open_turn(reads.tokenizer, OWN, [(talk("q"), "a"), (talk("q"), "<t>why</t>b"), (talk("q"), "c")])
+    assert faults("a", reads) == []
+    with pytest.raises(UserError, match="asks with text that it does not write before this answer, such as thoughts"):
+        faults("<t>why</t>b", reads)
+
+
+def test_a_template_that_trims_contents_leaves_control_tokens_in_them_text() -> None:
+    tokenizer = framed("bpe", "")
+    tokenizer.chat_template = TEMPLATE.replace("<eos>", "<end>").replace("m.content", "m.content | trim")
+    end, reads = tokenizer.convert_tokens_to_ids("<end>"), Reading(tokenizer, "decoder", (), 128)
+    (sent,) = asked([talk(" say <end> \n")], reads)
+    assert sent.count(end) == 1, "the one behind the turn"
+    encoded = chat(talk("q"), "<end> a ", reads, 1.0)
+    assert list(encoded.ids).count(end) == 2
+    assert faults("<end> a ", reads) == ["text that looks like a control token in a conversation"]
+
+
+def test_a_template_that_takes_a_whole_conversation_and_not_less_of_it_is_cut_by_tokens() -> None:
+    reads = reading(max_length=40)
+    needs = "{% if 'first' not in messages[0].content %}{{ raise_exception('needs it') }}{% endif %}"
+    reads.tokenizer.chat_template = needs + TEMPLATE
+    messages = talk("first", "one", "second", "two", "third")
+    (sent,) = asked([messages], reads)
+    assert len(sent) == 40
+    assert reads.tokenizer.decode(sent).endswith("<user>third<eos><assistant>")
+    encoded = chat(messages, "three", reads, 1.0)
+    assert len(encoded.ids) == 40
+    assert learned(encoded, reads.tokenizer) == "three<eos>"
+
+
+def test_what_a_template_writes_behind_the_last_turn_alone_takes_no_loss_from_earlier_ones() -> None:
+    reads = reading(max_length=128)
+    reads.tokenizer.chat_template = TEMPLATE.replace("<eos>", "|<unk>").replace(
+        "{% if add", "{% if not add_generation_prompt %}<eos>{% endif %}{% if add"
+    )
+    encoded = chat(talk("q", "one", "r"), "two", reads, 1.0)
+    assert learned(encoded, reads.tokenizer) == "one|<unk>two|<unk>"
+    open_turn(reads.tokenizer, THOUGHTS)
+    assert faults("two", reads, talk("q", "one", "r")) == ["an earlier answer without loss"]
+
+
+def test_control_tokens_that_are_parsed_are_no_part_of_an_answer() -> None:
+    reads = Reading(framed("bpe"), "decoder", (), 64, "parse")
+    assert faults_of("a", "x <end> y", reads) == ["a control token in an answer"]
+
+
+def test_a_table_of_prompts_and_conversations_is_told_how_the_exported_tokenizer_differs() -> None:
+    from luthier.recipe import EncodeSettings
+    from luthier.stages.encode import Audit
+
+    reads = reading(max_length=64)
+    task, objective = Task.pick({"kind": "generate", "table": "t"}), Objective.pick("causal")
+    audit = Audit(objective, task, reads, EncodeSettings(max_length=64), tiny.sizes())
+    rows: list[dict[str, Any]] = [{"text": "a <eos> \n"}, {"messages": talk("q")}]
+    for row in rows:
+        list(audit.each(iter([Example("1", "generate", row, Text("b"))])))
+    told = " ".join(problem.sentence() for problem in audit.judge())
+    assert "transformers' own apply_chat_template reads it as a token" in told
+    assert "1 prompts end in white space, which is left off here; the exported tokenizer keeps it" in told
+
+
 def faults(answer: str, reads: Reading, messages: list[dict[str, str]] | None = None) -> list[str]:
     """What the audit finds in a conversation with this answer."""
     task, objective = Task.pick({"kind": "generate", "table": "t"}), Objective.pick("causal")

@@ -10,14 +10,18 @@ import tiny
 import torch
 import transformers
 
+from luthier.batching import Encoded
 from luthier.encoding import Reading
 from luthier.errors import UserError
-from luthier.model import Head, architecture_of, load, writing_head
+from luthier.generate import in_batches
+from luthier.losses import head_kind
+from luthier.model import Head, architecture_of, load, probing, reads_padding, writing_head
 from luthier.objectives import Objective
 from luthier.seams import Example, Label, Text
 from luthier.tasks import Task
 from luthier.trying import try_out
 
+LABELS = Head("AutoModelForSequenceClassification", ("a", "b"))
 BODY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
@@ -111,3 +115,17 @@ def test_weights_that_are_no_numbers_are_told_before_training(tmp_path: Path) ->
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"cannot be trained on a text of 4 tokens .*not finite"):
         tried(tmp_path, [1, 8])
+
+
+@pytest.mark.parametrize("size", [6, 7, 13])
+def test_small_vocabularies_are_tried_out_with_the_tokens_that_they_have(tmp_path: Path, size: int) -> None:
+    model = load(tiny.build(tmp_path / "bert", "bert"), LABELS, device="cpu", precision="float32")
+    model.bare.resize_token_embeddings(size)
+    assert max(probing(model, 9)) == size - 1
+    assert reads_padding(model) is False
+    model = load(tiny.build(tmp_path / "llama", "llama"), writing_head("decoder"), device="cpu", precision="float32")
+    model.bare.resize_token_embeddings(size)
+    assert head_kind(model) == "plain"
+    assert in_batches(model)
+    objective = Objective.pick("causal")
+    try_out(model, objective, [Encoded([1, 2, 3], [False, True, True], covers=2)], n_asked=9, n_written=4)

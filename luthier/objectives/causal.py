@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from luthier.batching import Encoded
 from luthier.encoding import (
+    Messages,
     Reading,
     answers,
     asked_text,
@@ -49,6 +50,18 @@ class Causal(Objective):
             "{n} of {total} examples have an answer that the tokenizer cannot write, which no model can get right",
             "choose a base whose tokenizer has these characters, or correct the answers",
             tolerated=0.5,
+        ),
+        "a control token in an answer": Fault(
+            "{n} of {total} examples have an answer that holds a control token, which is left off what a model says, so "
+            "that none can get it right",
+            "take it out of the answers, or set encode.control_tokens to text",
+            tolerated=0.5,
+        ),
+        "an earlier answer without loss": Fault(
+            "{n} of {total} examples have earlier answers that the chat template shows otherwise later (without their "
+            "thoughts, say); those are not learned from",
+            "give each of them an example of its own to learn them too",
+            tolerated=1.0,
         ),
         "an answer that the chat template writes otherwise": Fault(
             "{n} of {total} examples have an answer that the chat template writes otherwise, which no model can get right",
@@ -104,7 +117,11 @@ class Causal(Objective):
         texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
         if reading.control_tokens == "text" and any(map(reading.holds_control, (*texts, answer))):
             yield "text that looks like a control token" + ("" if isinstance(prompt, str) else " in a conversation")
-        if answer and supervised and not says(last_answer(encoded), answer, reading):
+        if not isinstance(prompt, str) and unlearned(encoded, prompt):
+            yield "an earlier answer without loss"
+        if reading.control_tokens == "parse" and reading.holds_control(answer):
+            yield "a control token in an answer"
+        elif answer and supervised and not says(last_answer(encoded), answer, reading):
             by_itself = isinstance(prompt, str) or not says(reading.plain([answer])[0], answer, reading)
             yield f"an answer that the {'tokenizer cannot write' if by_itself else 'chat template writes otherwise'}"
 
@@ -150,6 +167,15 @@ def nothing_read(encoded: Encoded, reading: Reading) -> bool:
     if reading.architecture == "encoder-decoder":
         return n_read <= len(before) + len(behind)
     return n_read <= len(before) or (not before and list(encoded.ids[:n_read]) == [reading.tokenizer.eos_token_id])
+
+
+def unlearned(encoded: Encoded, messages: Messages) -> bool:
+    """Whether earlier answers of a conversation that is whole carry no loss; an encoder-decoder learns the last alone."""
+    if encoded.targets or encoded.cut_tokens:
+        return False
+    carries = list(encoded.supervised)
+    learned = sum(carries[n] and not carries[n - 1] for n in range(1, len(carries)))
+    return learned < 1 + sum(turn["role"] == "assistant" for turn in messages[1:])
 
 
 def last_answer(encoded: Encoded) -> list[int]:

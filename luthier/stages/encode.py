@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from luthier import seams, suitability, token_arrays
 from luthier.batching import Encoded
 from luthier.choice import Settings
-from luthier.encoding import Messages, Reading, ends_of, open_turn, whole
+from luthier.encoding import Messages, Reading, asked_text, ends_of, open_turn, whole
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
 from luthier.form import Form
@@ -27,6 +27,7 @@ from luthier.tasks import Task
 LEARNED = ("train", "validation")
 PREVIEWS = 8  # examples shown with their supervised tokens
 CHUNK = 512  # examples encoded at once
+WHITE = "white space at the end of a prompt"
 CUT = "cut in the test"  # under which the first such row is remembered
 FEWEST = 20  # examples below which no share of faults is refused
 
@@ -121,6 +122,7 @@ class Audit:
         self.shown = 0
         self.n = self.arrived = self.tokens = self.supervised = 0
         self.truncated = self.cut_tokens = self.too_long = self.longest = 0
+        self.white_ends = 0  # prompts that end in white space
         self.n_asked = self.asked_cut = self.longest_asked = 0  # of the test
         self.conversations = False
         self.give_away = GiveAway(reading.labels)
@@ -142,7 +144,11 @@ class Audit:
     def look(self, example: Example, encoded: Encoded) -> None:
         """Count one example and note what is wrong with its supervision."""
         self.n += 1
-        self.conversations |= not isinstance(self.task.prompt(example), str)
+        prompt = self.task.prompt(example)
+        self.conversations |= not isinstance(prompt, str)
+        if isinstance(prompt, str) and not self.reading.labels and prompt != asked_text(prompt):
+            self.white_ends += 1
+            self.first.setdefault(WHITE, place(example))
         self.tokens += encoded.length
         self.supervised += encoded.covers
         self.longest = max(self.longest, encoded.length + encoded.cut_tokens)
@@ -183,6 +189,8 @@ class Audit:
         told: list[UserError] = []
         for name, n in self.faults.items():
             fault = self.objective.faults[name]
+            if self.conversations:  # of a table that holds both, the exported tokenizer reads both alike
+                fault = self.objective.faults.get(f"{name} in a conversation", fault)
             refused = n > fault.tolerated * self.n and (fault.tolerated == 0 or self.n >= FEWEST)
             problem = UserError(fault.sentence.format(n=n, total=self.n), where=self.first[name], hint=fault.hint)
             (found if refused else told).append(problem)
@@ -200,6 +208,15 @@ class Audit:
         if self.asked_cut:
             sentence = f"{self.asked_cut} of {self.n_asked} test examples are longer than encode.max_length and are cut"
             told.append(UserError(sentence, where=self.first[CUT], hint="raise it to let the model read them whole"))
+        if self.white_ends and self.conversations:
+            told.append(
+                UserError(
+                    f"{self.white_ends} prompts end in white space, which is left off here; the exported tokenizer keeps it, "
+                    "since it reads conversations too",
+                    where=self.first[WHITE],
+                    hint="leave it off when you ask the exported model",
+                )
+            )
         template = self.reading.tokenizer.chat_template
         if self.conversations and isinstance(template, str) and "strftime_now" in template:
             told.append(

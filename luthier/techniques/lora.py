@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from luthier.errors import UserError, first_line
-from luthier.model import block_of, blocks, numbered_parameters, peft_task, plain_name, quiet
+from luthier.model import block_of, blocks, numbered_parameters, peft_task, plain_name, probing, quiet
 from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def idle_table(model: Model, names: list[str]) -> str:
         return ""
     used: set[nn.Module] = set()
     hooks = [each.register_forward_pre_hook(lambda table, _: used.add(table)) for each in tables.values()]
-    inputs = {"input_ids": torch.tensor([[5, 6, model.tokenizer.eos_token_id or 7]], device=model.device)}
+    inputs = {"input_ids": torch.tensor([[*probing(model, 2), model.tokenizer.eos_token_id or 0]], device=model.device)}
     if model.architecture == "encoder-decoder" and model.head.writes:
         inputs["decoder_input_ids"] = inputs["input_ids"]
     with torch.no_grad():

@@ -246,6 +246,38 @@ def test_modules_that_a_pattern_freezes_train_no_adapter(folders: dict[str, Path
     assert model.notes == []
 
 
+@pytest.mark.parametrize("first", ["freeze", "lora"])
+@pytest.mark.parametrize("pattern", ["classifier*", "bert.pooler*"])
+def test_a_frozen_new_head_is_not_trained_in_either_order(tmp_path: Path, first: str, pattern: str) -> None:
+    base = tiny.build(tmp_path / "bert", "bert")
+    model = load(base, LABELS, device="cpu", precision="float32", seed=1)
+    steps = [
+        find("techniques", "freeze")(embeddings=False, patterns=[pattern]),  # type: ignore[attr-defined]
+        find("techniques", "lora")(rank=2),  # type: ignore[attr-defined]
+    ]
+    for step in steps if first == "freeze" else steps[::-1]:
+        step.start(model, {})
+    whole = {name for name in model.trainable() if ".lora_" not in name}
+    assert whole
+    assert not [name for name in whole if pattern.strip("*").rpartition(".")[2] in name]
+    with torch.no_grad():
+        for parameter in model.trainable().values():
+            parameter.add_(0.1)
+        ids = torch.tensor([[1, 5, 6, 2]])
+        said = model.forward.eval()(input_ids=ids).logits
+        save(model, tmp_path / "out", base_name="b", extra={})
+        again = load_trained(tmp_path / "out", base, device="cpu", precision="float32").forward(input_ids=ids).logits
+    torch.testing.assert_close(again, said)
+
+
+@pytest.mark.parametrize("target", ["classifier", "pooler.dense"])
+def test_a_new_head_needs_no_adapter(tmp_path: Path, target: str) -> None:
+    model = load(tiny.build(tmp_path / "bert", "bert"), LABELS, device="cpu", precision="float32")
+    model.drawn = (*model.drawn, "bert.pooler.dense.weight")
+    with pytest.raises(UserError, match=f"'{target}' is new to the base, so that lora trains it whole already"):
+        adapted(model, targets=[target, "query"])
+
+
 def test_freezing_all_that_lora_would_adapt_is_told_as_that(folders: dict[str, Path]) -> None:
     model = opened(folders["llama"])
     find("techniques", "freeze")(layers=2).start(model, {})  # type: ignore[attr-defined]
