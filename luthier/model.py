@@ -550,7 +550,7 @@ def scored(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
 
 def probing(model: Model, n: int, start: int = 5) -> list[int]:
     """Ordinary tokens with which something is shown of a model, in as few as its vocabulary holds."""
-    size = model.bare.get_input_embeddings().num_embeddings
+    size = int(model.bare.config.get_text_config().vocab_size)
     first = min(5, size - 1)  # the first few are commonly control tokens
     return [first + (start - 5 + k) % (size - first) for k in range(n)]
 
