@@ -107,6 +107,12 @@ def leave_open(reading: Reading) -> bool:
     return True
 
 
+def may_leave_off_ends(tokenizer: Any) -> bool:
+    """Whether a tokenizer can be let do so without losing white space elsewhere."""
+    added = tokenizer.added_tokens_decoder.values()
+    return hasattr(tokenizer, "backend_tokenizer") and all(token.special for token in added)
+
+
 def leave_off_ends(tokenizer: Any) -> bool:
     """Let a tokenizer leave off white space at the end of a text by itself, as `asked_text` does for prompts; whether
     that changed it.
@@ -116,8 +122,7 @@ def leave_off_ends(tokenizer: Any) -> bool:
     from tokenizers.normalizers import Sequence as Steps
     from tokenizers.normalizers import Strip
 
-    added = tokenizer.added_tokens_decoder.values()
-    if not hasattr(tokenizer, "backend_tokenizer") or not all(token.special for token in added):
+    if not may_leave_off_ends(tokenizer):
         return False
     if (
         tokenizer("a \n", add_special_tokens=False)["input_ids"]
@@ -157,7 +162,7 @@ def whole(prompts: Sequence[Prompt], reading: Reading, places: Sequence[str]) ->
         else:
             with told_where(place):
                 text = rendered(prompt, reading.tokenizer, asks=True)
-            ids = parsed(text, [turn["content"] for turn in prompt], reading)
+            ids = parsed(text, contents_in(text, prompt, reading, asks=True), reading)
         found.append((ids, max(0, len(ids) - reading.max_length)))
     return found
 
@@ -317,7 +322,7 @@ def brings(head: str, messages: Messages, answer: str, tokenizer: Any) -> bool:
         whole = rendered([*messages, {"role": "assistant", "content": answer}], tokenizer, asks=False)
     except UserError:
         return False  # told where it is encoded
-    return not whole.startswith(before + head + answer.strip())
+    return not whole.startswith((before + head + answer, before + head + answer.strip()))
 
 
 def closing(tail: str, reading: Reading) -> str:
@@ -326,21 +331,59 @@ def closing(tail: str, reading: Reading) -> str:
     return tail[: found.end()] if found else ""
 
 
-def parsed(text: str, contents: Sequence[str], reading: Reading) -> list[int]:
+Span = tuple[int, int]
+
+
+def contents_in(text: str, messages: Messages, reading: Reading, *, asks: bool) -> list[Span]:
+    """Where the contents of the data stand in a conversation that the chat template wrote; nothing where none of them
+    holds the name of a control token.
+
+    Seen from the same conversation with marks for its contents, since a content may be what the template writes itself.
+    """
+    contents = [turn["content"] for turn in messages]
+    if reading.control_tokens != "text" or not any(map(reading.holds_control, contents)):
+        return []
+    marked = [{**turn, "content": f"\ue000{number}\ue001"} for number, turn in enumerate(messages)]
+    try:
+        shape = rendered(marked, reading.tokenizer, asks=asks)
+    except UserError:
+        return searched(text, contents)
+    found: list[Span] = []
+    at = behind = 0
+    for mark in re.finditer("\ue000(\\d+)\ue001", shape):
+        own, content = shape[behind : mark.start()], contents[int(mark[1])]
+        start = at + len(own)
+        written = next((w for w in (content, content.strip()) if text.startswith(w, start)), None)
+        if not text.startswith(own, at) or written is None:
+            return searched(text, contents)
+        at, behind = start + len(written), mark.end()
+        found.append((start, at))
+    return found if text.startswith(shape[behind:], at) else searched(text, contents)
+
+
+def searched(text: str, contents: Sequence[str]) -> list[Span]:
+    """Where contents stand in a text, each behind the one before it, of a template that writes by what it is given."""
+    found: list[Span] = []
+    place = 0
+    for content in contents:
+        start, written = next(
+            ((at, w) for w in (content, content.strip()) if w and (at := text.find(w, place)) >= 0), (-1, "")
+        )
+        if start >= 0:
+            place = start + len(written)
+            found.append((start, place))
+    return found
+
+
+def parsed(text: str, contents: Sequence[Span], reading: Reading) -> list[int]:
     """Tokens of what a chat template wrote: its control tokens are meant, those in the `contents` of the data are text."""
     found: list[int] = []
-    at = place = 0  # up to where tokens are made; up to where contents were met
-    if reading.control_tokens == "text":
-        for content in contents:
-            found_at = ((text.find(written, place), written) for written in (content, content.strip()))
-            start, content = next(((at_text, written) for at_text, written in found_at if at_text >= 0), (-1, content))
-            if start < 0 or not reading.holds_control(content) or reading.control_names is None:
-                continue
-            place = start + len(content)
-            for named in reading.control_names.finditer(text, start, place):
-                found += reading.tokenizer(text[at : named.start()], add_special_tokens=False)["input_ids"]
-                found += reading.plain([named.group()])[0]
-                at = named.end()
+    at = 0
+    for start, end in contents if reading.control_names is not None else ():
+        for named in reading.control_names.finditer(text, start, end):  # type: ignore[union-attr]
+            found += reading.tokenizer(text[at : named.start()], add_special_tokens=False)["input_ids"]
+            found += reading.plain([named.group()])[0]
+            at = named.end()
     return [*found, *reading.tokenizer(text[at:], add_special_tokens=False)["input_ids"]]
 
 
@@ -392,15 +435,14 @@ def conversation(messages: Messages, answer: str, reading: Reading) -> Conversat
     carries no loss there.
     """
     turns = [*messages, {"role": "assistant", "content": answer}]
-    contents = [turn["content"] for turn in turns]
     whole = rendered(turns, reading.tokenizer, asks=False)
     ids: list[int] = []
     supervised: list[bool] = []
     last = 0
     for index, turn in enumerate(turns):
-        if turn["role"] != "assistant" or not index:  # what a conversation begins with answers nothing
-            continue
         final = index == len(turns) - 1
+        if not final and not answers_something(turns, index):
+            continue
         before = rendered(turns[:index], reading.tokenizer, asks=True)
         after = whole if final else rendered(turns[: index + 1], reading.tokenizer, asks=False)
         stop = end_of_answer(after, len(before), turn["content"], reading)
@@ -414,14 +456,16 @@ def conversation(messages: Messages, answer: str, reading: Reading) -> Conversat
                 where="task.chat_template",
                 hint="give a template in the recipe that writes before an answer what it asks with, and only appends",
             )
-        prompt = parsed(before, contents, reading)
+        prompt = parsed(before, contents_in(before, turns[:index], reading, asks=True), reading)
         same = prompt[: len(ids)] == ids
         supervised = [*(supervised if same else [False] * len(ids)), *[False] * len(prompt)][: len(prompt)]
+        contents = contents_in(after, turns[: index + 1], reading, asks=False)
         written = parsed(after[: stop + len(end)], contents, reading)
         if written[: len(prompt)] == prompt:
             said = written[len(prompt) :]
         else:
-            said = parsed(after[len(before) : stop + len(end)], contents[index:], reading)
+            answered = [(a - len(before), b - len(before)) for a, b in contents if a >= len(before)]
+            said = parsed(after[len(before) : stop + len(end)], answered, reading)
         if final and not end:
             said = [*said, end_of(reading)]
         ids, last = [*prompt, *said], len(prompt)
@@ -429,8 +473,16 @@ def conversation(messages: Messages, answer: str, reading: Reading) -> Conversat
     return Conversation(ids, supervised, last)
 
 
+def answers_something(turns: Messages, index: int) -> bool:
+    """Whether a turn is an answer: what a conversation begins with, before any user's turn, answers nothing."""
+    return turns[index]["role"] == "assistant" and any(turn["role"] == "user" for turn in turns[:index])
+
+
 def end_of_answer(text: str, start: int, content: str, reading: Reading) -> int:
     """Where in a rendered conversation the answer that begins at `start` ends: behind its content, as the template has it."""
+    for said in (content, content.strip()):
+        if text.startswith(said, start):
+            return start + len(said)
     for said in (content, content.strip()):
         if (at := text.find(said, start)) >= 0:
             return at + len(said)
@@ -448,7 +500,7 @@ def fitting(messages: Messages, reading: Reading) -> list[int]:
             if part is messages:
                 raise
             break  # a template that takes the whole and not less of it
-        found = parsed(text, [turn["content"] for turn in part], reading)
+        found = parsed(text, contents_in(text, part, reading, asks=True), reading)
         if len(found) <= reading.max_length:
             break
     return found

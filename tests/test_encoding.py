@@ -382,7 +382,76 @@ def test_a_table_of_prompts_and_conversations_is_told_how_the_exported_tokenizer
         list(audit.each(iter([Example("1", "generate", row, Text("b"))])))
     told = " ".join(problem.sentence() for problem in audit.judge())
     assert "transformers' own apply_chat_template reads it as a token" in told
-    assert "1 prompts end in white space, which is left off here; the exported tokenizer keeps it" in told
+    assert "1 of 2 prompts end in white space, which is left off here and which the exported tokenizer keeps" in told
+
+
+@pytest.mark.parametrize(
+    ("tokens", "control", "tells"), [([], "text", False), (["<t>"], "text", True), ([], "parse", True)]
+)
+def test_white_space_at_ends_is_told_where_the_exported_tokenizer_keeps_it(
+    tokens: list[str], control: Any, tells: bool
+) -> None:
+    from luthier.recipe import EncodeSettings
+    from luthier.stages.encode import Audit
+
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(tokens)
+    reads = Reading(tokenizer, "decoder", (), 64, control)
+    task, objective = Task.pick({"kind": "generate", "table": "t"}), Objective.pick("causal")
+    audit = Audit(objective, task, reads, EncodeSettings(max_length=64, control_tokens=control), len(tokenizer))
+    list(audit.each(iter([Example("1", "generate", {"text": "a ="}, Text("b"))])))
+    assert audit.judge() == []
+    list(audit.each(iter([Example("2", "generate", {"text": "a = "}, Text("b"))])))
+    assert bool(audit.judge()) == tells
+
+
+@pytest.mark.parametrize("template", ["as it is", "trimmed", "by what it is given"])
+def test_control_tokens_in_contents_are_told_from_the_templates_own_by_where_they_stand(template: str) -> None:
+    tokenizer = framed("bpe", "")
+    tokenizer.chat_template = {
+        "as it is": TEMPLATE.replace("<eos>", "<end>"),
+        "trimmed": TEMPLATE.replace("<eos>", "<end>").replace("m.content", "m.content | trim"),
+        "by what it is given": "{% if messages[0].content[0] == 'b' %}[b]{% endif %}"
+        + TEMPLATE.replace("<eos>", "<end>"),
+    }[template]
+    end, reads = tokenizer.convert_tokens_to_ids("<end>"), Reading(tokenizer, "decoder", (), 256)
+
+    def real(ids: Any) -> int:
+        return list(ids).count(end)
+
+    for messages, answer in (
+        (talk("hi"), "<end>"),
+        (talk("hi", "yes", "<end>"), "no"),
+        ([{"role": "system", "content": "be"}, *talk("<end>")], "<end>"),
+        (talk("be", "yes", "<end><assistant> <end>"), "<end> c"),
+    ):
+        (sent,) = asked([messages], reads)
+        encoded = chat(messages, answer, reads, 1.0)
+        if template == "as it is" or template == "trimmed" or messages[0]["content"] != "be":
+            assert real(sent) == len(messages), "one behind each turn"
+            assert real(encoded.ids) == len(messages) + 1
+            assert encoded.ids[-1] == end
+        assert list(encoded.ids[: len(sent)]) == sent
+        assert learned(encoded, tokenizer).endswith(f"{answer}<end>")
+
+
+def test_a_greeting_before_any_question_is_not_learned() -> None:
+    reads = reading(max_length=190)
+    needs = "{% if messages | selectattr('role', 'equalto', 'user') | list | length == 0 %}{{ raise_exception('No user query') }}{% endif %}"
+    reads.tokenizer.chat_template = needs + TEMPLATE
+    messages = [{"role": "system", "content": "be"}, *talk("hello", "hi", first="assistant")]
+    encoded = chat(messages, "fine", reads, 1.0)
+    assert learned(encoded, reads.tokenizer) == "fine<eos>"
+    assert faults("fine", reads, messages) == []
+
+
+def test_answers_that_begin_with_white_space_or_are_nothing_else_bring_no_thoughts() -> None:
+    reads = reading(max_length=128)
+    open_turn(reads.tokenizer, THOUGHTS, [(talk("q"), " <b>"), (talk("q"), "\n[1]")])
+    (sent,) = asked([talk("q")], reads)
+    assert reads.tokenizer.decode(sent).endswith("<assistant><think></think>")
+    reads.tokenizer.chat_template = TEMPLATE.replace("m.content", "m.content | trim")
+    assert learned(chat(talk("q", "\n", "r"), "a", reads, 1.0), reads.tokenizer) == "<eos>a<eos>"
 
 
 def faults(answer: str, reads: Reading, messages: list[dict[str, str]] | None = None) -> list[str]:

@@ -10,6 +10,7 @@ from luthier.encoding import (
     Messages,
     Reading,
     answers,
+    answers_something,
     asked_text,
     chat,
     ends_of,
@@ -175,7 +176,7 @@ def unlearned(encoded: Encoded, messages: Messages) -> bool:
         return False
     carries = list(encoded.supervised)
     learned = sum(carries[n] and not carries[n - 1] for n in range(1, len(carries)))
-    return learned < 1 + sum(turn["role"] == "assistant" for turn in messages[1:])
+    return learned < 1 + sum(answers_something(messages, index) for index in range(len(messages)))
 
 
 def last_answer(encoded: Encoded) -> list[int]:

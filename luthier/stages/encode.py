@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from luthier import seams, suitability, token_arrays
 from luthier.batching import Encoded
 from luthier.choice import Settings
-from luthier.encoding import Messages, Reading, asked_text, ends_of, open_turn, whole
+from luthier.encoding import Messages, Reading, asked_text, ends_of, may_leave_off_ends, open_turn, whole
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, FlowStep, PreparedFacts
 from luthier.form import Form
@@ -208,13 +208,14 @@ class Audit:
         if self.asked_cut:
             sentence = f"{self.asked_cut} of {self.n_asked} test examples are longer than encode.max_length and are cut"
             told.append(UserError(sentence, where=self.first[CUT], hint="raise it to let the model read them whole"))
-        if self.white_ends and self.conversations:
+        alone = self.conversations or self.settings.control_tokens == "parse"
+        if self.white_ends and (alone or not may_leave_off_ends(self.reading.tokenizer)):
             told.append(
                 UserError(
-                    f"{self.white_ends} prompts end in white space, which is left off here; the exported tokenizer keeps it, "
-                    "since it reads conversations too",
+                    f"{self.white_ends} of {self.n} prompts end in white space, which is left off here and which the exported "
+                    "tokenizer keeps",
                     where=self.first[WHITE],
-                    hint="leave it off when you ask the exported model",
+                    hint="leave it off when you ask the exported model, as the card's Python does",
                 )
             )
         template = self.reading.tokenizer.chat_template

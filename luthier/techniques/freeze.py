@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -48,13 +48,16 @@ class Freeze(Technique):
                     where="train.techniques freeze",
                     hint=f"names look like {plain_name(names[0])}",
                 )
-        adapter = next((name for name in sorted(tables) if ".lora_" in name), None)
-        if adapter:
-            raise UserError(
-                f"lora adapts {adapter.partition('.lora_')[0].removeprefix('base_model.model.')}, which freeze shall hold",
-                where="train.techniques",
-                hint="take it out of lora's targets, or set embeddings to false here",
-            )
+        held = {id(parameter) for name, parameter in model.named_parameters() if name in tables}
+        for name, layer, weights in adapted_layers(model):
+            if any(id(weight) in held for weight in weights) or any(
+                f"{name}.{n}" in tables for n, _ in layer.named_parameters()
+            ):
+                raise UserError(
+                    f"lora adapts {plain_name(name)}, which freeze shall hold",
+                    where="train.techniques",
+                    hint="take it out of lora's targets, or set embeddings to false here",
+                )
         for name, parameter in model.named_parameters():
             number = numbers[name]
             if (
@@ -63,7 +66,25 @@ class Freeze(Technique):
                 or any(matches(name, pattern) for pattern in self.patterns)
             ):
                 parameter.requires_grad_(False)
+                held.add(id(parameter))
+        for _, layer, weights in adapted_layers(model):
+            if weights and all(id(weight) in held for weight in weights):  # nor does an adapter move what is frozen
+                for name, parameter in layer.named_parameters():
+                    if "lora_" in name:
+                        parameter.requires_grad_(False)
         return Running()
+
+
+def adapted_layers(model: Model) -> Iterator[tuple[str, nn.Module, list[nn.Parameter]]]:
+    """The layers that an adapter stands beside, with the matrices that they had before."""
+    if not model.adapted:
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in model.forward.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            own = layer.get_base_layer().parameters(recurse=False)
+            yield name, layer, [weight for weight in own if weight.ndim >= 2]
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -229,6 +229,36 @@ def test_a_table_cannot_be_frozen_and_adapted_in_either_order(folders: dict[str,
 
 
 @pytest.mark.parametrize("first", ["freeze", "lora"])
+def test_a_tied_head_cannot_be_adapted_where_its_table_is_frozen(folders: dict[str, Path], first: str) -> None:
+    model = opened(folders["llama"])
+    steps = {
+        "freeze": find("techniques", "freeze")(embeddings=True),  # type: ignore[attr-defined]
+        "lora": find("techniques", "lora")(rank=2, targets=["lm_head", "q_proj"]),  # type: ignore[attr-defined]
+    }
+    steps.pop(first).start(model, {})
+    (second,) = steps.values()
+    with pytest.raises(UserError, match=r"lm_head.*lora's targets"):
+        second.start(model, {})
+
+
+@pytest.mark.parametrize("first", ["freeze", "lora"])
+@pytest.mark.parametrize("pattern", ["*.q_proj.weight", "model.layers.?.self_attn.q_proj.weight", "*q_proj*"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_no_adapter_moves_a_weight_that_a_pattern_names(
+    folders: dict[str, Path], first: str, pattern: str, dora: bool
+) -> None:
+    model = opened(folders["llama"])
+    steps = [
+        find("techniques", "freeze")(embeddings=False, patterns=[pattern]),  # type: ignore[attr-defined]
+        find("techniques", "lora")(rank=2, dora=dora),  # type: ignore[attr-defined]
+    ]
+    for step in steps if first == "freeze" else steps[::-1]:
+        step.start(model, {})
+    assert model.trainable()
+    assert not [name for name in model.trainable() if "q_proj" in name]
+
+
+@pytest.mark.parametrize("first", ["freeze", "lora"])
 def test_modules_that_a_pattern_freezes_train_no_adapter(folders: dict[str, Path], first: str) -> None:
     model = opened(folders["llama"])
     steps = [
