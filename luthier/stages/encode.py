@@ -95,6 +95,8 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
 
 def conversations(examples: Artifact, task: Task) -> Iterator[tuple[Messages, str]]:
     """The conversations that are learned from, with their answers."""
+    if not task.converses:
+        return  # tables of a million rows are not read for it
     for example in seams.read(examples.path / "train", Example):
         prompt = task.prompt(example)
         if not isinstance(prompt, str) and example.target:

@@ -34,6 +34,7 @@ class Task(Choice):
 
     family: ClassVar[str] = "tasks"
     objective: ClassVar[str] = "causal"  # a member of the objectives
+    converses: ClassVar[bool] = False  # whether its prompts may be conversations
     answers: ClassVar[str] = "text"  # kind of Answer that a target is
     about_cells: ClassVar[bool] = False  # whether `cell` says which table cell an example is about
     form_settings: ClassVar[tuple[str, ...]] = ()

@@ -17,6 +17,7 @@ class Generate(Task):
 
     outside: ClassVar[tuple[str, ...]] = ("table",)
     form_settings: ClassVar[tuple[str, ...]] = ("chat_template",)
+    converses: ClassVar[bool] = True
 
     table: str
     """File with the conversations or prompts."""
