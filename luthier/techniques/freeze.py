@@ -49,10 +49,8 @@ class Freeze(Technique):
                     hint=f"names look like {plain_name(names[0])}",
                 )
         held = {id(parameter) for name, parameter in model.named_parameters() if name in tables}
-        for name, layer, weights in adapted_layers(model):
-            if any(id(weight) in held for weight in weights) or any(
-                f"{name}.{n}" in tables for n, _ in layer.named_parameters()
-            ):
+        for name, _, weights in adapted_layers(model):
+            if any(id(weight) in held for weight in weights):
                 raise UserError(
                     f"lora adapts {plain_name(name)}, which freeze shall hold",
                     where="train.techniques",

@@ -73,6 +73,13 @@ def adapted(model: Model, **settings: Any) -> set[str]:
     }
 
 
+def both(model: Model, first: str, freeze: dict[str, Any], lora: dict[str, Any]) -> None:
+    """Start freeze and lora, `first` one of them."""
+    steps = [find("techniques", "freeze")(**freeze), find("techniques", "lora")(rank=2, **lora)]
+    for step in steps if first == "freeze" else steps[::-1]:
+        step.start(model, {})  # type: ignore[attr-defined]
+
+
 def test_attention_is_told_by_the_whole_path(folders: dict[str, Path]) -> None:
     found = adapted(opened(folders["gpt2"]), targets="attention")
     assert {name.split(".", 3)[3] for name in found} == {"attn.c_attn", "attn.c_proj"}, "mlp.c_proj is none of it"
@@ -217,28 +224,14 @@ def test_what_is_tied_to_tables_of_encoder_and_decoder_is_merged_exactly(
 
 @pytest.mark.parametrize("first", ["freeze", "lora"])
 def test_a_table_cannot_be_frozen_and_adapted_in_either_order(folders: dict[str, Path], first: str) -> None:
-    model = opened(folders["llama"])
-    steps = {
-        "freeze": find("techniques", "freeze")(embeddings=True),  # type: ignore[attr-defined]
-        "lora": find("techniques", "lora")(rank=2, targets=["embed_tokens", "q_proj"]),  # type: ignore[attr-defined]
-    }
-    steps.pop(first).start(model, {})
-    (second,) = steps.values()
     with pytest.raises(UserError, match=r"embed_tokens.*lora's targets"):
-        second.start(model, {})
+        both(opened(folders["llama"]), first, {"embeddings": True}, {"targets": ["embed_tokens", "q_proj"]})
 
 
 @pytest.mark.parametrize("first", ["freeze", "lora"])
 def test_a_tied_head_cannot_be_adapted_where_its_table_is_frozen(folders: dict[str, Path], first: str) -> None:
-    model = opened(folders["llama"])
-    steps = {
-        "freeze": find("techniques", "freeze")(embeddings=True),  # type: ignore[attr-defined]
-        "lora": find("techniques", "lora")(rank=2, targets=["lm_head", "q_proj"]),  # type: ignore[attr-defined]
-    }
-    steps.pop(first).start(model, {})
-    (second,) = steps.values()
     with pytest.raises(UserError, match=r"lm_head.*lora's targets"):
-        second.start(model, {})
+        both(opened(folders["llama"]), first, {"embeddings": True}, {"targets": ["lm_head", "q_proj"]})
 
 
 @pytest.mark.parametrize("first", ["freeze", "lora"])
@@ -248,12 +241,7 @@ def test_no_adapter_moves_a_weight_that_a_pattern_names(
     folders: dict[str, Path], first: str, pattern: str, dora: bool
 ) -> None:
     model = opened(folders["llama"])
-    steps = [
-        find("techniques", "freeze")(embeddings=False, patterns=[pattern]),  # type: ignore[attr-defined]
-        find("techniques", "lora")(rank=2, dora=dora),  # type: ignore[attr-defined]
-    ]
-    for step in steps if first == "freeze" else steps[::-1]:
-        step.start(model, {})
+    both(model, first, {"embeddings": False, "patterns": [pattern]}, {"dora": dora})
     assert model.trainable()
     assert not [name for name in model.trainable() if "q_proj" in name]
 
@@ -261,12 +249,7 @@ def test_no_adapter_moves_a_weight_that_a_pattern_names(
 @pytest.mark.parametrize("first", ["freeze", "lora"])
 def test_modules_that_a_pattern_freezes_train_no_adapter(folders: dict[str, Path], first: str) -> None:
     model = opened(folders["llama"])
-    steps = [
-        find("techniques", "freeze")(patterns=["*.mlp.*"]),  # type: ignore[attr-defined]
-        find("techniques", "lora")(rank=2),  # type: ignore[attr-defined]
-    ]
-    for step in steps if first == "freeze" else steps[::-1]:
-        step.start(model, {})
+    both(model, first, {"patterns": ["*.mlp.*"]}, {})
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in model.trainable()} == {
         "q_proj",
         "k_proj",
@@ -281,12 +264,7 @@ def test_modules_that_a_pattern_freezes_train_no_adapter(folders: dict[str, Path
 def test_a_frozen_new_head_is_not_trained_in_either_order(tmp_path: Path, first: str, pattern: str) -> None:
     base = tiny.build(tmp_path / "bert", "bert")
     model = load(base, LABELS, device="cpu", precision="float32", seed=1)
-    steps = [
-        find("techniques", "freeze")(embeddings=False, patterns=[pattern]),  # type: ignore[attr-defined]
-        find("techniques", "lora")(rank=2),  # type: ignore[attr-defined]
-    ]
-    for step in steps if first == "freeze" else steps[::-1]:
-        step.start(model, {})
+    both(model, first, {"embeddings": False, "patterns": [pattern]}, {})
     whole = {name for name in model.trainable() if ".lora_" not in name}
     assert whole
     assert not [name for name in whole if pattern.strip("*").rpartition(".")[2] in name]
