@@ -149,7 +149,7 @@ class Answers:
     def keep(self, said: Mapping[int, Said]) -> None:
         """Put answers on disk."""
         stored = [
-            (json.dumps([each.text, [float(score) for score in each.scores], float(each.confidence)]), n)
+            (json.dumps([each.text, [float(score) for score in each.scores], float(each.confidence), each.cut]), n)
             for n, each in said.items()
         ]
         with self.database:
@@ -162,8 +162,8 @@ class Answers:
             (row,),
         )
         for example, said in found:
-            text, scores, confidence = json.loads(said)
-            yield Example.of(json.loads(example)), Said(text, scores, confidence)
+            text, scores, confidence, cut = json.loads(said)
+            yield Example.of(json.loads(example)), Said(text, scores, confidence, cut)
 
 
 def end_of_block(n: int) -> int:

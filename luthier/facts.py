@@ -66,6 +66,7 @@ class EncodedFacts(Facts):
     writes: str  # "behind the prompt" (decoders), "apart" (encoder-decoders) or "" (classification heads)
     conversations: bool  # whether examples go through the chat template
     asked_cut: int  # test examples that are longer than max_length
+    answer_tokens: list[tuple[int, int]]  # (tokens of an answer with its end, examples that have so many), rising
     counted: dict[str, int]  # faults of supervision that are tolerated up to a share
 
 
@@ -263,6 +264,7 @@ class RunFacts(Facts):
     history: list[dict[str, Any]]
     scores: Scores
     cases: Cases
+    cut_answers: int  # test answers that the engine's limit cut off
     measured: MeasuredFacts | None
     timings: dict[str, float]  # seconds by role
     lineage: list[Made]

@@ -65,13 +65,13 @@ def chain(opened: RecipeFile, store: Store) -> Run:
     base = base_model(recipe.base, opened, store)
     examples = prepared(opened, store)
     encoded = encode_for(recipe, store, examples, base)
-    check_answers_fit(recipe, encoded)
+    check_answers_fit(recipe, encoded, store.listener)
     model = trained(opened, store, encoded, base)
     found = evaluate(Candidate(model, base, recipe), examples, store, "test")
     evidence = {**found.rivals, **({"measure": found.measured} if found.measured else {})}
     verdicts = store.do(
         gate,
-        Gate(checks=recipe.gate.checks, metrics=recipe.metrics(), seed=recipe.seed),
+        Gate(checks=recipe.checks(), metrics=recipe.metrics(), seed=recipe.seed),
         examples=examples,
         tuned=found.tuned,
         **evidence,
@@ -102,9 +102,19 @@ def prepared(opened: RecipeFile, store: Store) -> Artifact:
     return store.do(prepare, Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed), **files)
 
 
-def check_answers_fit(recipe: Recipe, encoded: Artifact) -> None:
-    """UserError, before any training, where a prompt and its answer may go beyond what the base can read."""
+def check_answers_fit(recipe: Recipe, encoded: Artifact, listener: Listener) -> None:
+    """UserError, before any training, where a prompt and its answer may go beyond what the base can read. Told: how many
+    answers are longer than the engine may write."""
     facts = EncodedFacts(**encoded.facts)
+    limit, total = recipe.predict.engine.max_new_tokens, sum(n for _, n in facts.answer_tokens)
+    if over := sum(n for tokens, n in facts.answer_tokens if tokens > limit):
+        problem = UserError(
+            f"{over} of {total} answers to learn from are longer than the {limit} tokens that the model may write, the "
+            f"longest {facts.answer_tokens[-1][0]}",
+            where="predict.engine.max_new_tokens",
+            hint="raise it: an answer that is cut off is wrong",
+        )
+        listener.say(f"warning: {problem.sentence()}")
     if facts.positions is None or not facts.writes:
         return
     longest, new = recipe.encode.max_length, recipe.predict.engine.max_new_tokens
@@ -158,6 +168,8 @@ def evaluate(
         asked = digest({"model": model.content, "by": computing.model_dump(mode="json")})
         store.open_test(examples.facts["test_split"], asked)
     tuned = store.do(predict, Predict(split=split, computing=computing), examples=examples, model=model, base=base)
+    if n := tuned.facts["cut"]:
+        store.listener.say(f"warning: {n} of {tuned.facts['n']} answers were cut off at predict.engine.max_new_tokens")
     rivals = {}
     for rival in recipe.score.baselines:
         config = Baseline(

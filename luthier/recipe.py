@@ -139,7 +139,7 @@ class GateSettings(Settings):
     """The release checklist."""
 
     checks: list[Check] = []
-    """Each one line of the checklist."""
+    """Each one line of the checklist. A checklist of written answers has `cut_answers` too, unless it is named here."""
 
 
 class Recipe(Settings):
@@ -213,6 +213,13 @@ class Recipe(Settings):
                     f"score.baselines[{index}]: {baseline.kind} is not made for {self.task.kind}; "
                     f"it answers with {' or '.join(baseline.answers)}"
                 )
+
+    def checks(self) -> list[Check]:
+        """The release checklist: that of the recipe, with `cut_answers` where it names checks of written answers."""
+        named = self.gate.checks
+        written = self.task.answers == "text"
+        added = named and written and not any(check.kind == "cut_answers" for check in named)
+        return [*named, Check.pick("cut_answers")] if added else named
 
     def metrics(self) -> list[Metric]:
         """The metrics of the run: those of `score`, or what the task recommends."""

@@ -299,7 +299,7 @@ def leaks(facts: RunFacts) -> list[dict[str, Any]]:
 def told(facts: RunFacts) -> dict[str, list[str]]:
     """What was told while the run went, in sentences by the stage that found it; none where there is nothing to tell."""
     prepared, encoded = facts.prepared, facts.encoded
-    found: dict[str, list[str]] = {"prepare": [], "encode": [], "train": list(facts.trained.notes)}
+    found: dict[str, list[str]] = {"prepare": [], "encode": [], "train": list(facts.trained.notes), "predict": []}
     if prepared.untested_labels:
         n, examples = len(prepared.untested_labels), sum(prepared.untested_labels.values())
         stand = f"{plural(n, 'label')} ({plural(examples, 'training example')}) {'stands' if n == 1 else 'stand'}"
@@ -311,6 +311,9 @@ def told(facts: RunFacts) -> dict[str, list[str]]:
     if n := encoded.asked_cut:
         longer = f"{plural(n, 'test example')} {'is' if n == 1 else 'are'} longer than encode.max_length"
         found["encode"].append(f"{longer}; the model read {'it' if n == 1 else 'them'} cut")
+    if n := facts.cut_answers:
+        cut = f"{plural(n, 'test answer')} {'was' if n == 1 else 'were'} cut off at predict.engine.max_new_tokens"
+        found["predict"].append(f"{cut}, before {'its' if n == 1 else 'their'} end")
     return found
 
 

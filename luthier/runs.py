@@ -305,6 +305,7 @@ def gathered(opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact]
         history=[json.loads(line) for line in _lines(model.path / "history.jsonl")],
         scores=Scores.model_validate_json((scores / "scores.json").read_text(encoding="utf-8")),
         cases=Cases.model_validate_json((scores / "cases.json").read_text(encoding="utf-8")),
+        cut_answers=artifacts["tuned"].facts["cut"],
         measured=MeasuredFacts(**artifacts["measure"].facts) if "measure" in artifacts else None,
         timings={activity(role, a): a.timings()["all"] for role, a in artifacts.items() if "all" in a.timings()},
         lineage=[made(role, artifact) for role, artifact in artifacts.items()],

@@ -211,6 +211,7 @@ class Answered:
     output: Answer
     confidence: float = 1.0  # 0..1: class probability, or exp(mean token log-probability)
     candidates: list[tuple[Answer, float]] = field(default_factory=list)  # (output, score), best first
+    cut: bool = False  # whether the engine's limit came before the answer's end
 
 
 @dataclass(slots=True)
@@ -226,6 +227,7 @@ class Prediction:
     slices: dict[str, str] = field(default_factory=dict)
     weight: float = 1.0
     entity: str = ""
+    cut: bool = False  # whether the engine's limit came before the answer's end
 
     def json(self) -> dict[str, Any]:
         """As it stands on disk."""
@@ -257,6 +259,7 @@ def prediction(example: Example, answered: Answered) -> Prediction:
         slices=dict(example.slices),
         weight=example.weight,
         entity=example.entity,
+        cut=answered.cut,
     )
 
 

@@ -57,6 +57,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("checks", "better_than"): {"baseline": "rival"},
     ("checks", "floor"): {"metric": "exact_match", "at_least": 0.9},
     ("checks", "subgroup_floor"): {"metric": "exact_match", "at_least": 0.9, "slice": "column"},
+    ("checks", "cut_answers"): {},
     ("checks", "latency"): {"at_most_ms": 1000},
     ("preparers", "dedup"): {},
 }

@@ -16,11 +16,12 @@ from conftest import asked_by_card
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from luthier import flow, runs, seams
+from luthier.checks import Check
 from luthier.errors import UserError
 from luthier.recipe_file import loads
 from luthier.runs import Run
 from luthier.seams import Prediction
-from luthier.store import Store
+from luthier.store import Silent, Store
 
 STANDARDIZE = """\
 version: 1
@@ -245,6 +246,52 @@ def test_an_encoder_decoder_goes_the_whole_way(place: Path) -> None:
     done, _ = run(place, STANDARDIZE.format(shape="t5", base="t5", technique="full"))
     assert done.facts.base.architecture == "encoder-decoder"
     assert done.facts.scores.systems["tuned"].metrics["exact_match"].n >= 30
+
+
+class Heard(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_answers_that_are_cut_off_are_told_counted_and_not_released(place: Path) -> None:
+    (place / "codes.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"code {n}", "completion": f"{n}-" * 9}) + "\n" for n in range(40))
+    )
+    loaded = loads(
+        """\
+version: 1
+name: codes
+task: {kind: generate, table: codes.jsonl}
+base: {kind: folder, path: llama}
+prepare: {split: {kind: random, validation: 5, test: 10}}
+train: {precision: float32, epochs: 1}
+predict: {engine: {kind: torch, max_new_tokens: 8}}
+score: {latency_samples: 0, baselines: [majority], metrics: [edit_similarity]}
+gate: {checks: [{kind: floor, metric: edit_similarity, at_least: 0, min_n: 1}]}
+""",
+        folder=place,
+    )
+    heard = Heard()
+    done = flow.run(loaded, flow.store_for(loaded, heard))
+    cut = sum(prediction.cut for prediction in seams.read(done.artifacts["tuned"].path / "predictions", Prediction))
+    assert cut == done.facts.cut_answers == 10
+    assert [verdict.outcome for verdict in done.facts.verdicts] == ["passed", "failed"]
+    assert done.facts.verdicts[1].check == "answers cut off <= 0.01"
+    assert not done.released
+    told = [line for line in heard.lines if "max_new_tokens" in line]
+    assert told == [
+        "warning: predict.engine.max_new_tokens: 30 of 30 answers to learn from are longer than the 8 tokens that the model "
+        "may write, the longest 28; raise it: an answer that is cut off is wrong",
+        "warning: 10 of 10 answers were cut off at predict.engine.max_new_tokens",
+    ]
+    advisory = loaded.recipe.model_copy(deep=True)
+    advisory.gate.checks.append(Check.pick({"kind": "cut_answers", "at_most": 0.5, "required": False}))
+    assert len(advisory.checks()) == 2
 
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"

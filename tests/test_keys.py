@@ -214,6 +214,7 @@ def judged(place: Path, text: str, change: str) -> Any:
                 output=Text("yes" if n % 6 < share and n >= 6 else "YES"),
                 target=Text("yes"),
                 entity=str(n),
+                cut=n < 3,
                 slices={"group": "C" if n < 6 else "AB"[n % 2], "other": "XY"[n % 5 == 0]},
             )
             for n in range(60)
@@ -240,6 +241,7 @@ CSV, TSV = '{"kind": "csv"}', '{"kind": "tsv"}'
 FLOOR = '{"kind": "floor", "metric": "exact_match", "at_least": 0.45}'
 GROUPS = '{"kind": "subgroup_floor", "slice": "group", "metric": "exact_match", "at_least": 0.45}'
 BETTER = '{"kind": "better_than", "baseline": "weak", "metric": "exact_match"}'
+CUT = '{"kind": "cut_answers", "at_most": 0.05}'
 LATENCY = '{"kind": "latency", "at_most_ms": 97}'
 EXACT, F1 = '{"kind": "exact_match"}', '{"kind": "f1"}'
 HUB, PACKAGE = '{"kind": "hub", "name": "a/b"}', '{"kind": "package", "name": "minilm"}'
@@ -438,6 +440,9 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "checks.latency.at_most_ms": (judged, LATENCY, '{"at_most_ms": 10}'),
     "checks.latency.quantile": (judged, LATENCY, '{"quantile": 0.5}'),
     "checks.latency.where": (judged, LATENCY, '{"where": {"group": "A"}}'),
+    "checks.cut_answers.at_most": (judged, CUT, '{"at_most": 0.04}'),
+    "checks.cut_answers.where": (judged, CUT, '{"where": {"group": "A"}}'),
+    "checks.cut_answers.required": (judged, CUT, '{"required": false}'),
     "checks.latency.required": (judged, LATENCY, '{"required": false}'),
 }
 ELSEWHERE = {

@@ -521,24 +521,25 @@ def test_the_confusion_matrix_of_a_real_run_holds_every_test_example(letters: Ru
 
 
 def test_what_was_told_while_the_run_went_stands_on_report_and_card(judged: RunFacts) -> None:
-    assert report.told(judged) == {"prepare": [], "encode": [], "train": []}
+    assert report.told(judged) == {"prepare": [], "encode": [], "train": [], "predict": []}
     assert "Worth knowing" not in report.page(judged)
     facts = changed(
         judged, "trained.notes", ["lora leaves 36.2% of the weights of the blocks as they are: mixer.A_log"]
     )
     facts = changed(changed(facts, "encoded.asked_cut", 12), "prepared.untested_labels", {"a": 3, "b": 1})
-    facts = changed(facts, "prepared.blank_groups", 7)
+    facts = changed(changed(facts, "prepared.blank_groups", 7), "cut_answers", 9)
     made = {entry.stage: entry.artifact for entry in facts.lineage}
     page, limits = report.page(facts), card.page(facts).replace("\\", "").split("## Limits")[1]
     for section, stage, part in (
         ("training", "train", "lora leaves 36.2% of the weights of the blocks as they are: mixer.A_log"),
         ("supervision", "encode", "12 test examples are longer than encode.max_length; the model read them cut"),
         ("data", "prepare", "2 labels (4 training examples) stand in no test example, so nothing is known of them"),
+        ("errors", "predict", "9 test answers were cut off at predict.engine.max_new_tokens, before their end"),
         ("data", "prepare", "7 rows name no group; each was split as a unit of its own"),
     ):
         assert part in Page(page.split(f'<section id="{section}">')[1].split("</section>")[0]).text
         assert f"- {part} (`{made[stage]}`)." in limits
-    assert page.count("<h3>Worth knowing</h3>") == 3
+    assert page.count("<h3>Worth knowing</h3>") == 4
 
 
 def test_one_of_a_kind_is_told_as_one(judged: RunFacts) -> None:

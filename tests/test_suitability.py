@@ -35,7 +35,7 @@ from luthier.errors import UserError
 from luthier.flow import check_answers_fit
 from luthier.model import Head, architecture_of, decoder_start, load, load_tokenizer, writing_head
 from luthier.recipe import Recipe
-from luthier.store import Artifact
+from luthier.store import Artifact, Silent
 
 LABELS = Head("AutoModelForSequenceClassification", ("a", "b", "c"))
 
@@ -330,14 +330,15 @@ def test_prompt_and_longest_answer_are_held_against_the_positions(writes: str, n
         "positions": 64,
         "writes": writes,
         "conversations": False,
+        "answer_tokens": [],
         "counted": {},
     }
     encoded = Artifact(Path(), "encode-1", "", {"facts": facts})
     if fits:
-        check_answers_fit(recipe, encoded)
+        check_answers_fit(recipe, encoded, Silent())
     else:
         with pytest.raises(UserError, match="go beyond the 64 positions of the base; lower one of them"):
-            check_answers_fit(recipe, encoded)
+            check_answers_fit(recipe, encoded, Silent())
 
 
 def test_a_kind_without_a_classification_head_says_so(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Untuned(Baseline):
         said = dict(zip(distinct, answers, strict=True))
         for example, request in zip(examples, requests, strict=True):
             found = said[request.key()]
-            yield example, Answered(setting.task.parse(found.text, example), found.confidence)
+            yield example, Answered(setting.task.parse(found.text, example), found.confidence, cut=found.cut)
 
     def neighbours(
         self, train: Sequence[Example], examples: Sequence[Example], setting: Setting

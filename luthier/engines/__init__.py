@@ -41,6 +41,7 @@ class Said:
     text: str = ""
     scores: Sequence[float] = ()  # logits (C,)
     confidence: float = 0.0  # exp(mean token log-probability), 0..1; 0 where no end came before the limit
+    cut: bool = False  # whether the limit came before the end
 
 
 class Session:
@@ -63,7 +64,8 @@ class Engine(Choice):
     family: ClassVar[str] = "engines"
 
     max_new_tokens: int = Field(48, ge=1)
-    """Longest answer in tokens; an answer that reaches it without an end token is marked by a confidence of 0."""
+    """Longest answer in tokens; an answer that reaches it without an end token is cut off: its confidence is 0,
+    and it is counted (the check `cut_answers`)."""
 
     def open(
         self,

@@ -131,7 +131,7 @@ class TorchSession(Session):
             tokens = [*tokens, written.ended_by]  # it may hold the end of the answer before the text that stops
         text = self.model.tokenizer.decode(tokens, skip_special_tokens=True)
         sure = math.exp(sum(logprobs) / len(logprobs)) if written.finished else 0.0
-        return Said(text=text.split(stop)[0] if stop else text, confidence=sure)
+        return Said(text=text.split(stop)[0] if stop else text, confidence=sure, cut=not written.finished)
 
 
 def untuned_ends(model: Model, reading: Reading) -> set[int]:

@@ -47,6 +47,10 @@ class Objective(Choice):
         """Names of the `faults` that this example's supervision has."""
         return iter(())
 
+    def answer_tokens(self, encoded: Encoded) -> int:
+        """Tokens that a model writes to give this example's answer, the end token among them; 0 where it writes none."""
+        return 0
+
     def pieces(self, encoded: Encoded, tokenizer: Any) -> list[tuple[str, bool]]:
         """Tokens as text, each with whether it carries loss, for people."""
         carries = list(encoded.supervised) or [False] * len(encoded.ids)

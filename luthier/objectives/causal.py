@@ -126,6 +126,9 @@ class Causal(Objective):
             by_itself = isinstance(prompt, str) or not says(reading.plain([answer])[0], answer, reading)
             yield f"an answer that the {'tokenizer cannot write' if by_itself else 'chat template writes otherwise'}"
 
+    def answer_tokens(self, encoded: Encoded) -> int:
+        return len(last_answer(encoded))
+
     def pieces(self, encoded: Encoded, tokenizer: Any) -> list[tuple[str, bool]]:
         written = [(tokenizer.decode([int(token)]), True) for token in encoded.targets]
         return [*super().pieces(encoded, tokenizer), *written]
@@ -158,7 +161,7 @@ class Causal(Objective):
 
     def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:
         answer = task.parse(said.text, example)
-        return Answered(answer, said.confidence, [(answer, said.confidence)])
+        return Answered(answer, said.confidence, [(answer, said.confidence)], said.cut)
 
 
 def nothing_read(encoded: Encoded, reading: Reading) -> bool:

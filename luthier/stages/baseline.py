@@ -30,7 +30,7 @@ class Baseline(Settings):
     seed: int
 
 
-@stage(version=3)
+@stage(version=4)
 def baseline(config: Baseline, out: Out, examples: Artifact, base: Artifact | None = None) -> dict[str, Any]:
     """File `predictions`, one Prediction per example that the rival was asked. `base` where it needs a model."""
     training = list(seams.read(examples.path / "train", Example))

@@ -40,7 +40,7 @@ class Encode(Settings):
     settings: EncodeSettings
 
 
-@stage(version=4)
+@stage(version=5)
 def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict[str, Any]:
     """Token arrays `train` and `validation`, the validation Examples as `asked`, `previews.jsonl` and `form.json`."""
     task, settings = config.task, config.settings
@@ -127,6 +127,7 @@ class Audit:
         self.white_ends = 0  # prompts that end in white space
         self.n_asked = self.asked_cut = self.longest_asked = 0  # of the test
         self.conversations = False
+        self.answers: Counter[int] = Counter()  # tokens of an answer -> examples
         self.give_away = GiveAway(reading.labels)
         self.faults: Counter[str] = Counter()
         self.first: dict[str, str] = {}
@@ -153,6 +154,8 @@ class Audit:
             self.first.setdefault(WHITE, place(example))
         self.tokens += encoded.length
         self.supervised += encoded.covers
+        if n := self.objective.answer_tokens(encoded):
+            self.answers[n] += 1
         self.longest = max(self.longest, encoded.length + encoded.cut_tokens)
         self.truncated += encoded.cut_tokens > 0
         self.cut_tokens += encoded.cut_tokens
@@ -255,6 +258,7 @@ class Audit:
             writes=self.where_written() if head.writes else "",
             conversations=self.conversations,
             asked_cut=self.asked_cut,
+            answer_tokens=sorted(self.answers.items()),
             counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated}
             | ({"label in the input": self.give_away.counted()} if self.give_away.own else {}),
         )

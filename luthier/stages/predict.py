@@ -20,7 +20,7 @@ class Predict(Settings):
     split: Literal["train", "validation", "test"]
 
 
-@stage(version=3)
+@stage(version=4)
 def predict(config: Predict, out: Out, examples: Artifact, model: Artifact, base: Artifact) -> dict[str, Any]:
     """File `predictions`, one Prediction per example."""
     folder = model.path / "model"
@@ -30,4 +30,4 @@ def predict(config: Predict, out: Out, examples: Artifact, model: Artifact, base
     with out.timed("predict"):
         found = predictions(session, wanted, form.task, form.objective, lambda done, total: out.progress(done, total))
     seams.write(out.folder / "predictions", found)
-    return {"n": len(found), "split": config.split, "unfinished": sum(p.confidence == 0.0 for p in found)}
+    return {"n": len(found), "split": config.split, "cut": sum(p.cut for p in found)}

@@ -9,6 +9,7 @@ from scipy.stats import expon
 
 from luthier.checks import Check, Evidence
 from luthier.checks.better_than import BetterThan
+from luthier.checks.cut_answers import CutAnswers
 from luthier.checks.floor import Floor
 from luthier.checks.latency import Latency, fewest_requests
 from luthier.checks.subgroup_floor import SubgroupFloor
@@ -547,3 +548,20 @@ def test_a_bound_that_everything_reaches_is_refused_on_loading(check, block):
 def test_latency_takes_no_where():
     with pytest.raises(ValidationError, match="latency is measured over all requests; leave out `where`"):
         Latency(at_most_ms=500, where={"unseen": True})
+
+
+@pytest.mark.parametrize(
+    ("n_cut", "n", "outcome", "note"),
+    [
+        (0, 100, "passed", ""),
+        (1, 100, "passed", ""),
+        (2, 100, "failed", "2 of 100; raise predict.engine.max_new_tokens, or train until answers end"),
+        (0, 0, "not enough data", ""),
+    ],
+)
+def test_hardly_any_answer_may_be_cut_off(n_cut: int, n: int, outcome: str, note: str) -> None:
+    said = [Prediction(str(i), "t", Text("a"), target=Text("a"), cut=i < n_cut) for i in range(n)]
+    evidence = Evidence(said, {}, {}, {}, {}, seed=0, artifacts={"candidate": "predict-1"})
+    verdict = CutAnswers().judge(evidence)
+    assert (verdict.outcome, verdict.note, verdict.n, verdict.evidence) == (outcome, note, n, ["predict-1"])
+    assert verdict.estimate == (n_cut / n if n else None)
