@@ -291,7 +291,7 @@ def test_a_metric_may_read_the_example_and_be_better_when_lower(
     )
     text = text.replace("[{kind: floor, metric: exact_match, at_least: 0, min_n: 1}]", checks)
     done, _ = ran(place, text, tmp_path)
-    floor, better, groups = done.facts.verdicts
+    floor, better, groups, _ = done.facts.verdicts
     tuned, identity = (done.facts.scores.systems[name].metrics["letters_off"] for name in ("tuned", "identity"))
     assert (identity.estimate, identity.unit) == (0.0, "characters")
     assert (floor.check, floor.outcome) == ("letters_off <= 6", "passed" if tuned.estimate <= 6 else "failed")
