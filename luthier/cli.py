@@ -222,22 +222,15 @@ def _facts_of(done: Run) -> dict[str, Any]:
 
 @app.command()
 def validate(recipe: RecipePath, changes: Changes = None, as_json: AsJson = False) -> None:
-    """Check a recipe and the files that it names, without running anything."""
+    """Check a recipe and, row by row, the tables that it names, without training anything. No base is needed."""
+    from luthier import flow
     from luthier.recipe_file import load
 
     opened = load(recipe, changes or [])
-    settings = opened.recipe
-    naming = [settings.task, settings.prepare.split, *settings.train.techniques]
-    paths = [path for choice in naming for path in choice.paths().values()]
-    problems = []
-    for path in paths:
-        try:
-            opened.path(path)
-        except UserError as problem:
-            problems.append(problem)
-    if problems:
-        raise Problems(problems)
-    _print({"recipe": settings.model_dump(mode="json")}, as_json, lambda: print(f"{recipe} is a valid recipe"))
+    with _screen() as screen:
+        facts = flow.validate(opened, screen)
+    found = {"recipe": opened.recipe.model_dump(mode="json"), "prepared": facts.model_dump(mode="json")}
+    _print(found, as_json, lambda: print(f"{recipe} is a valid recipe"))
 
 
 @app.command()

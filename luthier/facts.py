@@ -41,9 +41,15 @@ class PreparedFacts(Facts):
     labels: dict[str, int]  # examples of each label, over all splits; empty for text
     label_names: list[str]  # those of training, sorted
     untested_labels: dict[str, int]  # training examples of each label that no test example has
+    relabelled: (
+        int  # rows whose label was written otherwise: invisible characters, another Unicode form, merged or rare
+    )
+    alike_labels: list[list[str]]  # labels that may be one
     blank_groups: int  # rows whose group is blank, each a unit of its own
+    respelled_groups: int  # rows whose group is written otherwise than in the first row of it
     slices: dict[str, dict[str, int]]
-    seen_in_training: int  # test examples whose very input stands in training
+    tested_slices: dict[str, dict[str, int]]  # the same of the test split
+    seen_in_training: int  # test examples whose input, or one that looks alike, stands in training
     conflicting: int  # training examples whose input occurs there with more than one answer
     test_split: str  # what the test split holds, as a hash: openings are counted against it
     steps: list[dict[str, Any]]  # input-changing steps, which travel with the model

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from luthier import runs
 from luthier.bases import Base
+from luthier.choice import unknown
 from luthier.engines import Computing
-from luthier.errors import UserError
-from luthier.facts import EncodedFacts
+from luthier.errors import Problems, UserError
+from luthier.facts import EncodedFacts, PreparedFacts
 from luthier.recipe import Recipe
 from luthier.recipe_file import RecipeFile
 from luthier.runs import Run, settled
+from luthier.seams import name_of
 from luthier.stages.baseline import Baseline, baseline
 from luthier.stages.encode import Encode, encode
 from luthier.stages.fetch import fetched
@@ -58,12 +63,66 @@ def run(opened: RecipeFile, store: Store) -> Run:
         return chain(opened, store)
 
 
+def validate(opened: RecipeFile, listener: Listener | None = None) -> PreparedFacts:
+    """What a recipe's tables come to: each row read and made into examples once, in a folder that is removed again.
+
+    Raises Problems with everything that is wrong with the files, their columns and the values that the recipe names. No
+    base is needed.
+    """
+    recipe = opened.recipe
+    naming = [recipe.task, recipe.prepare.split, *recipe.train.techniques]
+    problems: list[UserError] = []
+    for path in (path for choice in naming for path in choice.paths().values()):
+        with told(problems):
+            opened.path(path)
+    facts = None
+    if not problems:
+        with tempfile.TemporaryDirectory(prefix="luthier-") as folder, told(problems):
+            facts = PreparedFacts(**prepared(opened, Store(Path(folder), listener)).facts)
+            check_groups(recipe, facts)
+    if problems or facts is None:
+        raise Problems(problems)
+    return facts
+
+
+@contextlib.contextmanager
+def told(problems: list[UserError]) -> Iterator[None]:
+    """Collect what a user must change."""
+    try:
+        yield
+    except Problems as found:
+        problems += found.problems
+    except UserError as found:
+        problems.append(found)
+
+
+def check_groups(recipe: Recipe, facts: PreparedFacts) -> None:
+    """Problems, before any training, where the checklist names groups that no test example is in."""
+    problems = []
+    for index, check in enumerate(recipe.gate.checks):
+        place = f"gate.checks[{index}]"
+        asked: dict[str, Any] = dict(check.where)
+        for name, value in asked.items():
+            if name not in facts.slices:
+                problems.append(UserError(unknown("group called", name, facts.slices), where=f"{place}.where"))
+            elif name_of(value) not in (tested := facts.tested_slices.get(name, {})):
+                rest = "; it stands in train or validation alone" if name_of(value) in facts.slices[name] else ""
+                what = unknown(f"test example with {name}", name_of(value), tested)
+                problems.append(UserError(f"{what}{rest}", where=f"{place}.where"))
+        of_each = check.model_dump().get("slice")
+        if of_each and of_each not in facts.slices:
+            problems.append(UserError(unknown("group called", of_each, facts.slices), where=f"{place}.slice"))
+    if problems:
+        raise Problems(problems)
+
+
 def chain(opened: RecipeFile, store: Store) -> Run:
     """From recipe and table to the record of a run."""
     opened = settled(opened, store)
     recipe = opened.recipe
     base = base_model(recipe.base, opened, store)
     examples = prepared(opened, store)
+    check_groups(recipe, PreparedFacts(**examples.facts))
     encoded = encode_for(recipe, store, examples, base)
     check_answers_fit(recipe, encoded, store.listener)
     model = trained(opened, store, encoded, base)

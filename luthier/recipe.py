@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from luthier.baselines import Baseline
 from luthier.bases import Base
@@ -15,18 +15,9 @@ from luthier.engines import Engine
 from luthier.metrics import Metric
 from luthier.preparers import Preparer
 from luthier.readers import Reader
-from luthier.seams import name_of
 from luthier.splits import Split
-from luthier.tasks import Task
+from luthier.tasks import Name, Task
 from luthier.techniques import Technique, conflicts
-
-Scalar = str | bool | int | float | None
-Name = Annotated[  # a value of the table, kept as the text that names it there: true, 1, 1.0; null is blank
-    str,
-    BeforeValidator(
-        lambda value: name_of(value) if isinstance(value, Scalar) else value, json_schema_input_type=Scalar
-    ),
-]
 
 
 class PrepareSettings(Settings):
@@ -46,7 +37,10 @@ class PrepareSettings(Settings):
     id_column: str = ""
     """Column with unique ids; by default the line number is the id."""
     quarantine_limit: float = Field(0.01, ge=0, le=1)
-    """Stop when more than this share of the records cannot be read."""
+    """Stop when more than this share of the records cannot be read; a single one never stops, unless this is 0."""
+    left_out_limit: float = Field(0.5, ge=0, le=1)
+    """Stop when more than this share of the rows make no example: no target, an empty value, a conversation that does not
+    fit the task. A table of which a part is labelled needs more."""
 
 
 class EncodeSettings(Settings):

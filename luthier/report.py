@@ -288,9 +288,9 @@ def leaks(facts: RunFacts) -> list[dict[str, Any]]:
     prepared = facts.prepared
     moved = sum(step.fates.get("same input in a later split", 0) for step in prepared.flow)
     found = [
-        (moved, "inputs that stood in two splits and were taken out of the earlier one", False),
+        (moved, "inputs that stood in two splits, or looked alike there, and were taken out of the earlier one", False),
         *((n, f"examples with {name}", True) for name, n in facts.encoded.counted.items()),
-        (prepared.seen_in_training, "test inputs that also stand in training", True),
+        (prepared.seen_in_training, "test inputs that also stand in training, or look like one that does", True),
         (prepared.conflicting, "training examples whose input has more than one answer", True),
     ]
     return [{"n": n, "words": words, "tone": "unsure" if n and warns else "passed"} for n, words, warns in found]
@@ -304,6 +304,18 @@ def told(facts: RunFacts) -> dict[str, list[str]]:
         n, examples = len(prepared.untested_labels), sum(prepared.untested_labels.values())
         stand = f"{plural(n, 'label')} ({plural(examples, 'training example')}) {'stands' if n == 1 else 'stand'}"
         found["prepare"].append(f"{stand} in no test example, so nothing is known of {'it' if n == 1 else 'them'}")
+    if n := prepared.relabelled:
+        found["prepare"].append(
+            f"{plural(n, 'row')} {'writes its' if n == 1 else 'write their'} label otherwise than it is taken: with invisible "
+            "characters, in another Unicode form, merged, or rare"
+        )
+    for names in prepared.alike_labels:
+        found["prepare"].append(f"labels that may be one: {' and '.join(f'“{name}”' for name in names)}")
+    if n := prepared.respelled_groups:
+        found["prepare"].append(
+            f"{plural(n, 'row')} {'writes its' if n == 1 else 'write their'} group otherwise than others of it (blanks, case, "
+            "Unicode form); they were split as one"
+        )
     if n := prepared.blank_groups:
         found["prepare"].append(
             f"{plural(n, 'row')} {'names' if n == 1 else 'name'} no group; each was split as a unit of its own"

@@ -10,6 +10,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from luthier.looks import looked_through, tidy
+
 PARQUET_ABOVE = 50_000  # rows; smaller files stay JSON lines, which a person can read
 
 Split = str  # "train", "validation", "test"
@@ -25,11 +27,11 @@ def text_of(value: Any) -> str:
 
 
 def name_of(value: Any) -> str:
-    """What a cell, or a value in a recipe, names: a label, group, slice, split, id or key. Its text without outer blanks.
+    """What a cell, or a value in a recipe, names: a label, group, slice, split, id or key. Its text as it looks (`tidy`).
 
     The one place where this is decided. Blank and null name nothing: ""; the words NA, None, null and yes are names.
     """
-    return text_of(value).strip()
+    return tidy(text_of(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,11 @@ def place(example: Example) -> str:
 def question(example: Example) -> bytes:
     """A hash of the input: equal for the same question."""
     return _hash(example.input)
+
+
+def alike(example: Example) -> bytes:
+    """A hash of the input as it looks: equal for questions that differ in blanks, case or Unicode form alone."""
+    return _hash(looked_through(example.input))
 
 
 def lesson(example: Example) -> bytes:

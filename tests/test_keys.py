@@ -70,6 +70,7 @@ LINES = CLASSIFY.replace("table.csv", "words.txt").replace(
 )
 UNTRAINED = STANDARDIZE.replace("1e-2", "1e-9")  # writes on and on
 UNTUNED = STANDARDIZE.replace("[identity]", "[{kind: untuned, shots: 2}]")
+PARTS = STRATIFIED.replace("label: kind", "label: part")
 TFIDF = CLASSIFY.replace("score: {", "score: {baselines: [tfidf], ")
 
 
@@ -92,6 +93,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(root / "table.csv", [header, *rows, *twice])
     write(root / "told.csv", [[*header, "again"], *([*row, row[1]] for row in rows)])
     write(root / "other.csv", [header, *rows[:40]])
+    write(
+        root / "part.csv", [header, *([*row[:3], row[3] if n % 3 == 0 else "", *row[4:]] for n, row in enumerate(rows))]
+    )
     write(root / "more.csv", [header, *rows[40:70]])
     write(root / "clean.csv", [header, *([*row[:3], row[3] + 7, *row[4:]] for row in [*rows, *twice])])
     write(root / "shuffled.csv", [header, *reversed([*rows, *twice])])
@@ -269,6 +273,7 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
         STANDARDIZE.replace("table.csv", "ragged.csv"),
         "prepare.quarantine_limit=0.5",
     ),
+    "prepare.left_out_limit": (prepare, STANDARDIZE.replace("table.csv", "part.csv"), "prepare.left_out_limit=1"),
     "encode.max_length": (encode, STANDARDIZE, "encode.max_length=12"),
     "encode.control_tokens": (encode, STANDARDIZE, "encode.control_tokens=parse"),
     "encode.truncation": (encode, STANDARDIZE.replace("max_length: 64", "max_length: 16"), "encode.truncation=drop"),
@@ -336,6 +341,9 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
         "task.columns=[messy, owner]",
     ),
     "tasks.classify.label": (prepare, CLASSIFY, "task.label=part"),
+    "tasks.classify.merge": (prepare, PARTS, "task.merge={early: [train, validation]}"),
+    "tasks.classify.fewest": (prepare, PARTS, "task.fewest=30"),
+    "tasks.classify.rare": (prepare, PARTS.replace("label: part", "label: part, fewest: 30"), "task.rare=other"),
     "tasks.generate.table": (prepare, GENERATE, "task.table=talks.jsonl"),
     "tasks.generate.prompt_column": (prepare, GENERATE, "task.prompt_column=ask"),
     "tasks.generate.completion_column": (prepare, GENERATE, "task.completion_column=answer"),

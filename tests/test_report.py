@@ -468,7 +468,7 @@ def test_a_step_that_loses_rows_is_told(step: str, suppliers: RunFacts) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("prepared.seen_in_training", "test inputs that also stand in training"),
+        ("prepared.seen_in_training", "test inputs that also stand in training, or look like one that does"),
         ("prepared.conflicting", "training examples whose input has more than one answer"),
         ("encoded.counted.label_in_input", "examples with label_in_input"),
     ],

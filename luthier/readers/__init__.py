@@ -85,14 +85,18 @@ class Table:
     def __iter__(self) -> Iterator[Row]:
         return (record for record in self.records() if isinstance(record, Row))
 
+    def lacking(self, columns: Iterable[str]) -> list[UserError]:
+        """What is told of each of these columns that the table has not, with the nearest name."""
+        known = self.columns
+        missing = [] if known is None else [name for name in dict.fromkeys(columns) if name not in known]
+        return [UserError(unknown("column", name, known or []), where=str(self.path)) for name in missing]
+
     def require(self, columns: Iterable[str]) -> None:
         """UserError, all missing ones at once with the nearest names, unless the table has these columns."""
-        known = self.columns
-        if known is not None:
-            problems = [
-                UserError(unknown("column", name, known), where=str(self.path))
-                for name in dict.fromkeys(columns)
-                if name not in known
-            ]
-            if problems:
-                raise Problems(problems)
+        if problems := self.lacking(columns):
+            raise Problems(problems)
+
+
+def too_many(n: int, of: int, limit: float) -> bool:
+    """Whether n of so many rows are more than a share allows; a single one is not, unless none is allowed."""
+    return n > max(limit * of, 1 if limit else 0)

@@ -16,8 +16,9 @@ from luthier import seams
 from luthier.choice import Settings
 from luthier.errors import Problems, UserError
 from luthier.facts import FlowStep, PreparedFacts
+from luthier.looks import look_alike, unconfused
 from luthier.preparers import Preparer
-from luthier.readers import Quarantined, Table
+from luthier.readers import Quarantined, Table, too_many
 from luthier.reading import detect
 from luthier.recipe import PrepareSettings
 from luthier.seams import Dropped, Example, name_of
@@ -28,7 +29,8 @@ from luthier.tasks import TABLE, Task
 SPLITS = ("train", "validation", "test")
 SPLIT_FILE = "split_"  # role of a file that a given split names, before the split's name
 TOLD = 3  # quarantined rows named in an error
-NAMED = 5  # labels named in a sentence
+MANY = 0.2  # share of the examples above which their loss is worth a warning
+NAMED = 20  # labels named in a sentence
 
 
 class Prepare(Settings):
@@ -40,7 +42,7 @@ class Prepare(Settings):
     seed: int
 
 
-@stage(version=3)
+@stage(version=4)
 def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     """Files `train`, `validation` and `test` of Examples, and `quarantine.jsonl`.
 
@@ -51,8 +53,10 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     with put_aside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as quarantine:
         aside = Aside(quarantine)
         tables = opened(inputs, settings, aside, out)
-        check_columns(tables, task, settings)
-        notes = Notes(columns_of(settings))
+        problems = missing_columns(tables, task, settings)
+        if problems:
+            raise Problems([*problems, *unheld(tables[TABLE], settings)])
+        notes = Notes(columns_of(settings), task.targets() if task.answers == "label" else [])
         first = out.checkpoints / "0.jsonl"
         with out.timed("read"), first.open("w", encoding="utf-8", newline="\n") as file:
             for role, readable in sources(tables, task).items():
@@ -67,16 +71,10 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
                 notes.n_read += readable[TABLE].n_read
                 notes.n_rows += readable[TABLE].n_rows
     source = tables[TABLE]
-    check_quarantine(sum(table.n_read for table in tables.values()), aside, settings, source.path)
-    if not notes.units:
-        raise UserError("no row of the table makes an example", where=source.path.name, hint=notes.left_out())
-    if aside.n:
-        out.say(f"put aside: {aside.n:,} records (the first: {aside.earliest})")
-    if notes.dropped:
-        out.say(f"left out: {notes.left_out()}")
-    if notes.blank:
-        out.say(f"{len(notes.blank):,} rows have no {settings.split.entity_column()}; each is a unit of its own")
-    n_blank = len(notes.blank)
+    n_met = sum(table.n_read for table in tables.values())
+    for line in of_reading(n_met, aside, notes, settings, [table.path.name for table in tables.values()]):
+        out.say(line)
+    check_reading(n_met, aside, notes, settings, source.path.name)
     draft = Draft(first, assigned(notes, settings, config.seed))
     flow = [
         FlowStep(
@@ -93,6 +91,7 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
             made=notes.n_made,
         ),
     ]
+    n_blank, n_respelled, relabelled = len(notes.blank), notes.n_respelled, notes.relabelled.total()
     del notes
     for number, step in enumerate(settings.steps, start=1):
         with out.timed(step.kind):
@@ -105,10 +104,16 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
             seams.write_lines(out.folder / split, draft.lines(split, splits))
     if lost := [step.step for step in flow if not step.adds_up]:
         raise AssertionError(f"rows were lost in step {lost[0]}")
+    told_steps(flow, {split: splits.count(split) for split in SPLITS}, out)
     look.check(task, settings, flow)
+    for line in look.warnings():
+        out.say(f"warning: {line}")
     untested = look.untested_labels()
     if untested:
-        out.say(f"{labels_in_words(untested)} in training alone, so the test says nothing of them")
+        out.say(
+            f"{labels_in_words(untested)} in training alone, so the test says nothing of them; task.fewest leaves rare "
+            "labels out, with task.rare as one"
+        )
     return PreparedFacts(
         source={"file": source.path.name, **source.described},
         files=[tables[role].path.name for role in tables],
@@ -118,8 +123,12 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
         labels=dict(sorted(look.all_labels().items())),
         label_names=sorted(look.labels["train"]),
         untested_labels=untested,
+        relabelled=relabelled,
+        alike_labels=look.alike_labels(),
         blank_groups=n_blank,
-        slices={name: dict(sorted(counts.items())) for name, counts in sorted(look.slices.items())},
+        respelled_groups=n_respelled,
+        slices=ordered(look.slices),
+        tested_slices=ordered(look.tested_slices),
         seen_in_training=look.seen_in_training(),
         conflicting=look.n_conflicting,
         test_split=look.fingerprint(),
@@ -150,12 +159,22 @@ class Notes:
     """What is remembered of the examples while their text lies on disk."""
 
     columns: list[str]  # those that splitting, slicing, holding out and naming read
+    labels: list[str] = field(default_factory=list)  # the column with the label, where there is one
     units: list[Unit] = field(default_factory=list)
     held_out: set[str] = field(default_factory=set)  # entities
     free: set[str] = field(default_factory=set)  # entities
     values: set[tuple[str, str]] = field(default_factory=set)  # (column, value) of what may be held out
     ids: set[str] = field(default_factory=set)
+    no_id: list[str] = field(default_factory=list)  # places of rows without the id that they must have
+    again: list[str] = field(default_factory=list)  # ids that occur twice
     blank: set[str] = field(default_factory=set)  # entities of rows whose group is blank
+    spelled: dict[str, str] = field(
+        default_factory=dict
+    )  # how a group looks -> its first spelling, which names the entity
+    n_respelled: int = 0  # rows whose group is spelled otherwise than in the first row of those that look alike
+    relabelled: Counter[tuple[str, str]] = field(
+        default_factory=Counter
+    )  # (as written, label) where they differ -> rows
     dropped: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # rule -> file, line and column of the first
     n_read: int = 0
@@ -200,21 +219,43 @@ def columns_of(settings: PrepareSettings) -> list[str]:
     return sorted({*named} - {""})
 
 
-def check_columns(tables: dict[str, Table], task: Task, settings: PrepareSettings) -> None:
-    """Every column that the recipe names must be there, and none may be both read and asked for."""
+def missing_columns(tables: dict[str, Table], task: Task, settings: PrepareSettings) -> list[UserError]:
+    """Every column that the recipe names and a table lacks; and those that are both read and asked for."""
     beside = next((role for role in task.row_by_row if role in tables), None)
     key = [task.paired_by()] if beside and task.paired_by() else []
+    problems: list[UserError] = []
     for role, table in tables.items():
         if role == TABLE or role.startswith(SPLIT_FILE):
             with_targets = beside is None or role != TABLE
             own = task.targets() if with_targets else key
-            table.require([*task.columns(), *columns_of(settings), *own])
+            problems += table.lacking([*task.columns(), *columns_of(settings), *own])
         elif role == beside:
-            table.require([*task.targets(), *key])
+            problems += table.lacking([*task.targets(), *key])
     both = sorted(set(task.columns()) & set(task.targets())) if beside is None else []
-    if both:
-        told = [f"column '{name}' is both read and asked for" for name in both]
-        raise Problems([UserError(each, where="task", hint="leave the answer out of the input") for each in told])
+    hint = "leave the answer out of the input"
+    return problems + [
+        UserError(f"column '{name}' is both read and asked for", where="task", hint=hint) for name in both
+    ]
+
+
+def unheld(table: Table, settings: PrepareSettings) -> list[UserError]:
+    """Held-out values that no row of a table has, by a look at its columns alone."""
+    columns = [name for name in settings.hold_out if name in (table.columns or settings.hold_out)]
+    met = {(name, name_of(row.values.get(name))) for row in (table if columns else ()) for name in columns}
+    return [problem for name in columns for problem in unmet(settings, name, met)]
+
+
+def unmet(settings: PrepareSettings, column: str, met: set[tuple[str, str]]) -> list[UserError]:
+    """What is told of the held-out values of a column that no row has."""
+    known = sorted(value for name, value in met if name == column)
+    found = []
+    for value in settings.hold_out[column]:
+        if value not in known:
+            near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else "write a value in quotes, as it stands in the table"
+            what = f"no row has {column}: {value}" if value else f"no row has a blank {column}"
+            found.append(UserError(what, where="prepare.hold_out", hint=hint))
+    return found
 
 
 def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> None:
@@ -222,29 +263,24 @@ def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> 
     cells = {name: name_of(found.row.get(name)) for name in notes.columns}
     if settings.id_column:
         if not cells[settings.id_column]:
-            raise UserError(
-                "the row has no id",
-                where=f"{seams.place(found)}: column '{settings.id_column}'",
-                hint="give it one, or leave id_column out",
-            )
+            notes.no_id.append(seams.place(found))
         suffix = found.id[found.id.find(":") :] if ":" in found.id else ""
-        found.id = f"{cells[settings.id_column]}{suffix}"
+        found.id = f"{cells[settings.id_column] or seams.place(found)}{suffix}"
     elif role:
         found.id = f"{role}/{found.id}"
     if found.id in notes.ids:
-        raise UserError(
-            f"the id '{found.id}' occurs twice",
-            where=f"prepare.id_column '{settings.id_column}'",
-            hint="make the ids unique, or leave id_column out: line numbers then serve",
-        )
+        notes.again.append(found.id)
     notes.ids.add(found.id)
     column = settings.split.entity_column()
     row = cells[settings.id_column] if settings.id_column else f"{role}:{found.origin['row']}"
     if column and not cells[column]:
         found.entity = f" {row}"  # a blank group is no group; no group's name begins with a blank
         notes.blank.add(found.entity)
+    elif column:
+        found.entity = notes.spelled.setdefault(look_alike(cells[column]), cells[column])
+        notes.n_respelled += found.entity != cells[column]
     else:
-        found.entity = cells[column] if column else row
+        found.entity = row
     held_out = any(cells[name] in values for name, values in settings.hold_out.items())
     (notes.held_out if held_out else notes.free).add(found.entity)
     notes.values |= {(name, cells[name]) for name in settings.hold_out}
@@ -256,46 +292,95 @@ def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> 
         )
     found.slices |= {name: cells[column] for name, column in settings.slices.items()}
     label = sys.intern(str(found.target)) if seams.names_in(found.target) else ""
+    for name in notes.labels:
+        written = seams.text_of(found.row.get(name)).strip(" ")
+        if written != label:
+            notes.relabelled[written, label] += 1
     needed = settings.split.needs()
     notes.units.append(
         Unit(found.id, found.entity, label, role, {name: cells[name] for name in needed} if needed else NO_COLUMNS)
     )
 
 
-def check_quarantine(n_met: int, aside: Aside, settings: PrepareSettings, path: Path) -> None:
-    """Stop when too many of all records met could not be read, naming the first ones."""
+def of_reading(n_met: int, aside: Aside, notes: Notes, settings: PrepareSettings, files: list[str]) -> Iterator[str]:
+    """What is told of the reading: how many records and what became of them, and what was taken as one."""
+    put = f", {aside.n:,} put aside (the first: {aside.earliest})" if aside.n else ""
+    yield f"read {n_met:,} records of {' and '.join(files)}: {n_met - aside.n:,} rows{put}"
+    left = f"; left out: {notes.left_out()}" if notes.dropped else ""
+    yield f"made {len(notes.units):,} of {notes.n_made:,} examples{left}"
+    column = settings.split.entity_column()
+    if n := len(notes.blank):
+        yield f"{n:,} rows have no {column}; each is a unit of its own"
+    if notes.n_respelled:
+        yield (
+            f"{notes.n_respelled:,} rows write their {column} otherwise than the first row of it (blanks, case, Unicode form); "
+            "they stay together"
+        )
+    if notes.relabelled:
+        ways: dict[str, Counter[str]] = {}
+        for (written, label), n in notes.relabelled.items():
+            ways.setdefault(label, Counter())[written] += n
+        shown = "; ".join(
+            f"'{label}' for " + ", ".join(f"{way!a} ({n:,})" for way, n in sorted(counts.items())[:NAMED])
+            for label, counts in sorted(ways.items())[:NAMED]
+        )
+        yield f"{notes.relabelled.total():,} labels are written otherwise than they are taken: {shown}"
+
+
+def check_reading(n_met: int, aside: Aside, notes: Notes, settings: PrepareSettings, file: str) -> None:
+    """Problems, all at once, of what the reading showed: too much was put aside or left out, ids that are none."""
     if n_met == 0:
-        raise UserError("holds no records", where=path.name, hint="give a file with rows under its header")
+        raise UserError("holds no records", where=file, hint="give a file with rows under its header")
+    problems = [*unread(n_met, aside, settings)]
+    column = settings.id_column
+    if notes.no_id:
+        n = len(notes.no_id)
+        what = f"{n:,} rows have no id" if n > 1 else "the row has no id"
+        hint = f"give {'each' if n > 1 else 'it'} one, or leave id_column out"
+        problems.append(UserError(what, where=f"{notes.no_id[0]}: column '{column}'", hint=hint))
+    if notes.again:
+        more = f", and {len(notes.again) - 1:,} more do" if len(notes.again) > 1 else ""
+        problems.append(
+            UserError(
+                f"the id '{notes.again[0]}' occurs twice{more}",
+                where=f"prepare.id_column '{column}'",
+                hint="make the ids unique, or leave id_column out: line numbers then serve",
+            )
+        )
+    left_out, limit = notes.dropped.total(), settings.left_out_limit
+    if not notes.units:
+        problems.append(UserError("no row of the table makes an example", where=file, hint=notes.left_out()))
+    elif too_many(left_out, notes.n_made, limit):
+        problems.append(
+            UserError(
+                f"{left_out:,} of {notes.n_made:,} rows make no example (limit {limit:.0%}): {notes.left_out()}",
+                where=file,
+                hint="correct them, or raise prepare.left_out_limit",
+            )
+        )
+    if notes.units:
+        problems += [problem for name in settings.hold_out for problem in unmet(settings, name, notes.values)]
+        if mixed := sorted(notes.held_out & notes.free):
+            what = f"'{mixed[0].strip()}' has rows that are held out and rows that are not"
+            problems.append(UserError(what, where="prepare.hold_out", hint="hold out whole units of the split"))
+    if problems:
+        raise Problems(problems)
+
+
+def unread(n_met: int, aside: Aside, settings: PrepareSettings) -> Iterator[UserError]:
+    """Of too many records that could not be read, the first ones."""
     n_broken = aside.n - aside.n_headers  # a header that stands again holds no row that could be lost
-    if n_broken <= settings.quarantine_limit * n_met:
-        return
-    first = "; ".join(f"line {record.line}: {record.reason}" for record in aside.first)
-    raise UserError(
-        f"{n_broken} of {n_met} records cannot be read (limit {settings.quarantine_limit:.1%}): {first}",
-        where=aside.first[0].file,
-        hint="correct them, or raise prepare.quarantine_limit",
-    )
+    if too_many(n_broken, n_met, settings.quarantine_limit):
+        first = "; ".join(f"line {record.line}: {record.reason}" for record in aside.first)
+        yield UserError(
+            f"{n_broken} of {n_met} records cannot be read (limit {settings.quarantine_limit:.1%}): {first}",
+            where=aside.first[0].file,
+            hint="correct them, or raise prepare.quarantine_limit",
+        )
 
 
 def assigned(notes: Notes, settings: PrepareSettings, seed: int) -> list[str]:
     """The split of each example; what is held out goes to test without the split seeing it."""
-    mixed = sorted(notes.held_out & notes.free)
-    if mixed:
-        raise UserError(
-            f"'{mixed[0].strip()}' has rows that are held out and rows that are not",
-            where="prepare.hold_out",
-            hint="hold out whole units of the split",
-        )
-    for column, values in settings.hold_out.items():
-        known = [value for name, value in notes.values if name == column]
-        for value in values:
-            if value not in known:
-                near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-                raise UserError(
-                    f"no row has {column}: {value}" if value else f"no row has a blank {column}",
-                    where="prepare.hold_out",
-                    hint=f"did you mean '{near[0]}'?" if near else "write a value in quotes, as it stands in the table",
-                )
     free = [unit for unit in notes.units if unit.entity not in notes.held_out]
     splits = iter(settings.split.assign(free, seed))
     return [sys.intern("test" if unit.entity in notes.held_out else next(splits)) for unit in notes.units]
@@ -349,9 +434,11 @@ class Look:
         self.labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.held_out: Counter[str] = Counter()  # labels of rows that are held out
         self.slices: dict[str, Counter[str]] = {}
+        self.tested_slices: dict[str, Counter[str]] = {}
         self.test_questions: list[bytes] = []
         self.tested: list[str] = []  # ids and targets of the test split
         self.answers: dict[bytes, bytes | None] = {}  # training question -> its lesson; None where there are several
+        self.learned: set[bytes] = set()  # training questions as they look
         self.n_conflicting = 0
 
     def through(self, draft: Draft) -> list[str]:
@@ -375,13 +462,16 @@ class Look:
             self.held_out.update(seams.names_in(example.target))
         for name, value in example.slices.items():
             self.slices.setdefault(name, Counter())[value] += 1
-        question, lesson = seams.question(example), seams.lesson(example)
+            if example.split == "test":
+                self.tested_slices.setdefault(name, Counter())[value] += 1
         if example.split == "train":
+            question, lesson = seams.question(example), seams.lesson(example)
+            self.learned.add(seams.alike(example))
             training[question] += 1
             if self.answers.setdefault(question, lesson) != lesson:
                 self.answers[question] = None
         elif example.split == "test":
-            self.test_questions.append(question)
+            self.test_questions.append(seams.alike(example))
             self.tested.append(f"{example.id} {json.dumps(example.json()['target'], sort_keys=True)}")
 
     def all_labels(self) -> Counter[str]:
@@ -389,8 +479,8 @@ class Look:
         return sum(self.labels.values(), Counter())
 
     def seen_in_training(self) -> int:
-        """Test examples whose very input stands in training."""
-        return sum(question in self.answers for question in self.test_questions)
+        """Test examples whose input stands in training, or one that looks alike."""
+        return sum(question in self.learned for question in self.test_questions)
 
     def fingerprint(self) -> str:
         """Which rows the test split holds, as a hash of ids and targets: the same whatever is shown of a row."""
@@ -401,11 +491,30 @@ class Look:
         tested = self.labels["test"]
         return {label: n for label, n in sorted(self.labels["train"].items()) if label not in tested}
 
+    def alike_labels(self) -> list[list[str]]:
+        """Labels that may be one, written in several ways: those that look alike or are one number or truth value."""
+        ways: dict[str, list[str]] = {}
+        for label in sorted(self.all_labels()):
+            ways.setdefault(meant(label), []).append(label)
+        return [names for names in ways.values() if len(names) > 1]
+
+    def warnings(self) -> Iterator[str]:
+        """What was taken into account and may not be what is wanted."""
+        if n := self.seen_in_training():
+            yield (
+                f"{n:,} of {len(self.test_questions):,} test inputs look like one of training (blanks, case and Unicode form "
+                "aside); `steps: [dedup]` takes those out of training"
+            )
+        counts = self.all_labels()
+        for names in self.alike_labels():
+            shown = " and ".join(f"'{name}' ({counts[name]:,}{code_points(name)})" for name in names)
+            yield f"labels that may be one: {shown}; `task.merge` takes them as one"
+
     def check(self, task: Task, settings: PrepareSettings, flow: list[FlowStep]) -> None:
         """Training and test need examples, and labels enough to tell apart; every label must be learnable."""
         if not self.answers or not self.tested:
             split = "test" if self.answers else "train"
-            moved = sum(step.fates.get("same input in a later split", 0) for step in flow)
+            moved = moved_by(flow)
             if split == "train" and moved:
                 raise UserError(
                     f"the train split is empty: {moved} examples were dropped, as their input stands in a later split",
@@ -424,17 +533,33 @@ class Look:
         later = self.labels["validation"] + self.labels["test"]
         strangers = {label: n for label, n in later.items() if label not in known}
         if strangers:
+            remedy = "leave labels out that are this rare (task.fewest), or merge them (task.rare, task.merge)"
             if all(self.held_out[label] == n for label, n in strangers.items()):
                 hint = "they stand in rows that are held out alone; hold out others, or take those rows out"
             elif {"kind": "stratified", "by": ""}.items() <= settings.split.model_dump().items():
-                hint = "what stood in training was held out or dropped by a step; merge labels that are this rare"
+                hint = f"what stood in training was held out or dropped by a step; {remedy}"
             else:
-                hint = "use `kind: stratified`, which keeps one example of each label in training, or merge rare labels"
+                hint = f"use `kind: stratified`, which keeps one example of each label in training, or {remedy}"
             raise UserError(
                 f"{labels_in_words(strangers)} in validation or test, never in training",
                 where="prepare.split",
                 hint=hint,
             )
+
+
+def meant(label: str) -> str:
+    """A key that is equal for labels which are likely one: 1 and 1.0, true and 1, Praise and praise, a Cyrillic a and a."""
+    text = unconfused(look_alike(label))
+    try:
+        return f"{float({'true': '1', 'false': '0'}.get(text, text)):g}"
+    except ValueError:
+        return text
+
+
+def code_points(label: str) -> str:
+    """`, with U+0430` for each letter beyond ASCII, where there are few."""
+    beyond = [f"U+{ord(c):04X}" for c in label if not c.isascii()]
+    return f", with {' '.join(beyond)}" if 0 < len(beyond) <= NAMED else ""
 
 
 def labels_in_words(counts: Mapping[str, int]) -> str:
@@ -446,6 +571,32 @@ def labels_in_words(counts: Mapping[str, int]) -> str:
     if len(counts) == 1:
         return f"label {shown[0]} stands"
     return f"{len(counts):,} labels, {', '.join(shown[:-1])} and {shown[-1]}, stand"
+
+
+def told_steps(flow: list[FlowStep], splits: Mapping[str, int], out: Out) -> None:
+    """Say what the steps dropped, and where the rest went."""
+    kept, dropped = sum(splits.values()), ""
+    for step in flow[2:]:
+        fates = ", ".join(f"{n:,} with {fate}" for fate, n in step.fates.items())
+        dropped += f"; {step.step} dropped {fates}" if fates else ""
+    divided = ", ".join(f"{name} {n:,}" for name, n in splits.items())
+    out.say(f"kept {kept:,} examples: {divided}{dropped}")
+    moved = moved_by(flow)
+    if moved > MANY * (kept + moved) and splits["train"]:
+        out.say(
+            f"warning: {moved:,} examples went, as their input stands in a later split or looks like one there; to keep them, "
+            "split by the column that is read: `split: {kind: grouped, by: ...}`"
+        )
+
+
+def moved_by(flow: list[FlowStep]) -> int:
+    """Examples that were dropped since a later split asks the same."""
+    return sum(step.fates.get("same input in a later split", 0) for step in flow)
+
+
+def ordered(slices: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    """Counts by slice and value, both in alphabetical order."""
+    return {name: dict(sorted(counts.items())) for name, counts in sorted(slices.items())}
 
 
 def in_words(described: dict[str, Any]) -> str:

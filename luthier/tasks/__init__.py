@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+from pydantic import BeforeValidator
 
 from luthier.choice import Choice, Self
 from luthier.errors import UserError
 from luthier.readers import Row, Table
 from luthier.seams import Answer, Dropped, Example, Prediction, Text, name_of
 
+Scalar = str | bool | int | float | None
+Name = Annotated[  # a value of the table, kept as the text that names it there: true, 1, 1.0; null is blank
+    str,
+    BeforeValidator(
+        lambda value: name_of(value) if isinstance(value, Scalar) else value, json_schema_input_type=Scalar
+    ),
+]
 TABLE = "table"  # role of the table that the rows come from
 
 

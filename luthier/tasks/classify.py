@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from luthier.readers import Row
+from luthier.readers import Row, Table
 from luthier.seams import Answer, Dropped, Example, Label, Prediction, name_of, text_of
-from luthier.tasks import Task, suggestion
+from luthier.tasks import TABLE, Name, Task, suggestion
 
 
 class Classify(Task):
@@ -30,6 +31,13 @@ class Classify(Task):
     """Columns that are read together, each as `name: value` on a line of its own."""
     label: str
     """Column with the label."""
+    merge: dict[str, list[Name]] = {}
+    """Label -> other labels of the table that are taken as it, such as `praise: [Praise, good]`."""
+    fewest: int = Field(1, ge=1)
+    """Rows that a label must have in the table, after merging, 1 or more; those of rarer labels are left out and counted,
+    or become `rare`."""
+    rare: str = ""
+    """Label that the rows of rare labels get in place of being left out, such as `other`."""
 
     model_config = {"populate_by_name": True, "serialize_by_alias": True}
 
@@ -37,6 +45,11 @@ class Classify(Task):
     def _one_way(self) -> Classify:
         if bool(self.text) == bool(self.fields):
             raise ValueError("needs either `text` or `columns`")
+        if self.rare and self.fewest == 1:
+            raise ValueError("rare names the label of those that are rarer than `fewest`; give that too")
+        olds = [old for others in self.merge.values() for old in others]
+        if twice := next((old for old in olds if olds.count(old) > 1 or old in self.merge), None):
+            raise ValueError(f"merge names '{twice}' twice")
         return self
 
     def columns(self) -> list[str]:
@@ -45,13 +58,31 @@ class Classify(Task):
     def targets(self) -> list[str]:
         return [self.label]
 
+    def examples(self, tables: Mapping[str, Table], *, targets: bool = True) -> Iterator[Example | Dropped]:
+        """Row by row; where labels must have some rows, they are counted before."""
+        counts = Counter(self.label_of(row) for row in tables[TABLE]) if targets and self.fewest > 1 else Counter[str]()
+        for found in super().examples(tables, targets=targets):
+            if isinstance(found, Example) and isinstance(found.target, Label) and self.fewest > 1:
+                label = found.target.label
+                if counts[label] < self.fewest:
+                    if not self.rare:
+                        yield Dropped("a rare label", found.origin["row"], self.label)
+                        continue
+                    found.target = Label(self.rare)
+            yield found
+
+    def label_of(self, row: Row) -> str:
+        """The label that a row holds, after merging; "" where it holds none."""
+        written = name_of(row.values.get(self.label))
+        return next((label for label, others in self.merge.items() if written in others), written)
+
     def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         column = self.text or ",".join(self.fields)
         read = {name: text_of(row.values.get(name)) for name in self.columns()}
         if not any(value.strip() for value in read.values()):
             yield Dropped("empty value", row.line, column)
             return
-        label = name_of(truth.values.get(self.label)) if truth is not None else None
+        label = self.label_of(truth) if truth is not None else None
         if label == "":
             yield Dropped("no target", row.line, self.label)
             return

@@ -50,6 +50,9 @@ def fates(rows: list[tuple[str, str, str]], step: Dedup) -> list[str]:
         ([("train", "a", "1"), ("validation", "a", "1")], [LATER, "kept"]),
         ([("validation", "a", "1"), ("test", "a", "1")], [LATER, "kept"]),
         ([("train", "a", "1"), ("validation", "a", "1"), ("test", "a", "1")], [LATER, LATER, "kept"]),
+        # across, what looks alike is the same question
+        ([("train", "A  b", "1"), ("test", "a b ", "1")], [LATER, "kept"]),
+        ([("validation", "a\u200b", "1"), ("test", "\uff41", "1")], [LATER, "kept"]),
         # what is asked twice is asked twice
         ([("test", "a", "1"), ("test", "a", "1")], ["kept", "kept"]),
         ([("validation", "a", "1"), ("validation", "a", "1")], ["kept", "kept"]),

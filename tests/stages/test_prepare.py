@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from luthier import flow, seams
-from luthier.errors import UserError
+from luthier.errors import Problems, UserError
 from luthier.facts import PreparedFacts
 from luthier.recipe_file import loads
 from luthier.seams import Example
@@ -140,7 +140,7 @@ def test_null_and_blank_labels_are_no_labels_and_are_counted_with_the_first_plac
     done = Prepared(tmp_path, CLASSIFY)
     assert done.facts.labels == {"NA": 10, "None": 10, "true": 10}
     assert done.facts.flow[1].fates == {"no target": 30}
-    assert "left out: 30 with no target (the first: t.jsonl, line 1, column label)" in done.said
+    assert "made 30 of 60 examples; left out: 30 with no target (the first: t.jsonl, line 1, column label)" in done.said
 
 
 def test_a_split_column_of_any_type_is_read_as_text(tmp_path: Path) -> None:
@@ -246,9 +246,9 @@ def test_labels_that_training_lacks_are_all_named_with_what_helps(tmp_path: Path
     with pytest.raises(UserError) as told:
         Prepared(tmp_path, CLASSIFY, "prepare.split={kind: given, column: part}")
     assert told.value.sentence() == (
-        "prepare.split: 7 labels, 'rare 0' (2), 'rare 1' (1), 'rare 2' (1), 'rare 3' (1), 'rare 4' (1) and 2 more, stand "
-        "in validation or test, never in training; use `kind: stratified`, which keeps one example of each label in "
-        "training, or merge rare labels"
+        "prepare.split: 7 labels, 'rare 0' (2), 'rare 1' (1), 'rare 2' (1), 'rare 3' (1), 'rare 4' (1), 'rare 5' (1) and "
+        "'rare 6' (1), stand in validation or test, never in training; use `kind: stratified`, which keeps one example of "
+        "each label in training, or leave labels out that are this rare (task.fewest), or merge them (task.rare, task.merge)"
     )
     twins = [{"text": f"t{n}", "label": "ab"[n % 2]} for n in range(40)] + [{"text": "same", "label": "c"}] * 2
     lines(tmp_path / "t.jsonl", twins)
@@ -288,7 +288,10 @@ def test_a_header_that_stands_again_is_put_aside_and_is_no_broken_row(tmp_path: 
     assert (len(done.examples), done.facts.n_quarantined) == (40, 1)
     aside = json.loads((done.folder / "quarantine.jsonl").read_text())
     assert (aside["line"], aside["rule"]) == (22, "header")
-    assert "put aside: 1 records (the first: t.csv, line 22: the header stands here again)" in done.said
+    assert (
+        "read 41 records of t.csv: 40 rows, 1 put aside (the first: t.csv, line 22: the header stands here again)"
+        in done.said
+    )
 
 
 def test_a_key_that_is_no_character_is_put_aside_and_breaks_no_file(tmp_path: Path) -> None:
@@ -298,3 +301,136 @@ def test_a_key_that_is_no_character_is_put_aside_and_breaks_no_file(tmp_path: Pa
     done = Prepared(tmp_path, CLASSIFY)
     assert done.facts.n_quarantined == 1
     assert [json.loads(line)["line"] for line in (done.folder / "quarantine.jsonl").read_text().splitlines()] == [121]
+
+
+def test_look_alikes_of_test_inputs_leave_training_or_are_counted_and_told(tmp_path: Path) -> None:
+    ways = [str, str.upper, lambda text: f"{text} ", lambda text: text.replace(" ", "\u00a0 ")]
+    rows = [{"text": way(f"note number {n}"), "label": "ab"[n % 2]} for n in range(30) for way in ways]
+    lines(tmp_path / "t.jsonl", rows)
+    kept = Prepared(tmp_path, CLASSIFY)
+    assert kept.facts.seen_in_training == 0
+    told = [line for line in kept.said if "to keep them, split by the column that is read" in line]
+    assert len(told) == 1
+    counted = Prepared(tmp_path, CLASSIFY, "prepare.steps=[]")
+    assert counted.facts.seen_in_training > 8
+    assert [line for line in counted.said if "of 10 test inputs look like one of training" in line]
+    together = Prepared(tmp_path, CLASSIFY, "prepare.split={kind: grouped, by: text, validation: 0.2, test: 0.2}")
+    assert (together.facts.seen_in_training, len(together.examples)) == (0, 120)
+
+
+def test_groups_that_look_alike_stay_together_and_are_told(tmp_path: Path) -> None:
+    ways = ["ACME {}", "acme {}", " ACME  {}", "AC\u200bME {}"]
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "owner": ways[n // 20].format(n % 20)} for n in range(80)]
+    lines(tmp_path / "t.jsonl", rows)
+    done = Prepared(tmp_path, CLASSIFY, "prepare.split={kind: grouped, by: owner}", "prepare.slices={owner: owner}")
+    assert {e.entity for e in done.examples} == {f"ACME {n}" for n in range(20)}
+    splits = [{e.split for e in done.examples if e.entity == f"ACME {n}"} for n in range(20)]
+    assert all(len(found) == 1 for found in splits)
+    assert done.facts.respelled_groups == 20  # blanks and invisible characters name the same; another case does not
+    assert [line for line in done.said if line.startswith("20 rows write their owner otherwise")]
+
+
+def test_labels_that_look_the_same_are_one_and_those_that_may_be_are_told(tmp_path: Path) -> None:
+    ways = ["praise", "praise\u200b", "pr\u00e9sent", "pre\u0301sent", 1, "1", "1.0", True, "Praise", "\u0440raise"]
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": ways[n % 10]} for n in range(200)])
+    done = Prepared(tmp_path, CLASSIFY, "prepare.split=stratified")
+    assert done.facts.labels["praise"] == done.facts.labels["pr\u00e9sent"] == done.facts.labels["1"] == 40
+    assert done.facts.relabelled == 40
+    assert done.facts.alike_labels == [["1", "1.0", "true"], ["Praise", "praise", "\u0440raise"]]
+    assert [line for line in done.said if "'pr\u00e9sent' for 'pre\\u0301sent' (20)" in line]
+    assert (
+        "warning: labels that may be one: 'Praise' (20) and 'praise' (40) and '\u0440raise' (20, with U+0440); `task.merge` "
+        "takes them as one"
+    ) in done.said
+    merged = Prepared(
+        tmp_path,
+        CLASSIFY,
+        "prepare.split=stratified",
+        "task.merge={praise: [Praise, \u0440raise], 'yes': [1, 1.0, true]}",
+    )
+    assert merged.facts.labels == {"praise": 80, "pr\u00e9sent": 40, "yes": 80}
+    assert merged.facts.alike_labels == []
+
+
+def test_rare_labels_are_left_out_or_become_one(tmp_path: Path) -> None:
+    labels = [label for label, n in RARE for _ in range(n)]
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": labels[n]} for n in range(64)])
+    left = Prepared(tmp_path, CLASSIFY, "prepare.split=stratified", "task.fewest=2")
+    assert left.facts.labels == {"a": 30, "b": 30, "two": 2}
+    assert left.facts.flow[1].fates == {"a rare label": 2}
+    one = Prepared(tmp_path, CLASSIFY, "prepare.split=stratified", "task.fewest=3", "task.rare=other")
+    assert one.facts.labels == {"a": 30, "b": 30, "other": 4}
+
+
+@pytest.mark.parametrize(("n", "limit", "stops"), [(40, 0.01, False), (40, 0, True), (300, 0.01, True)])
+def test_one_bad_row_of_a_small_table_stops_nothing_and_many_do(
+    tmp_path: Path, n: int, limit: float, stops: bool
+) -> None:
+    rows = [[f"t{n}", "ab"[n % 2]] for n in range(n)]
+    broken = [["a", "b", "c"]] * (1 if n < 100 else 4)
+    table(tmp_path / "t.csv", [["text", "label"], *rows, *broken])
+    change = ["task.table=t.csv", f"prepare.quarantine_limit={limit}"]
+    if stops:
+        with pytest.raises(UserError, match=f"{len(broken)} of {n + len(broken)} records cannot be read"):
+            Prepared(tmp_path, CLASSIFY, *change)
+    else:
+        assert Prepared(tmp_path, CLASSIFY, *change).facts.n_quarantined == 1
+
+
+def test_a_table_that_makes_few_examples_stops_unless_the_recipe_allows_it(tmp_path: Path) -> None:
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": "ab"[n % 2] if n % 3 == 0 else None} for n in range(90)])
+    with pytest.raises(
+        UserError, match=r"60 of 90 rows make no example \(limit 50%\): 60 with no target .*left_out_limit"
+    ):
+        Prepared(tmp_path, CLASSIFY)
+    assert len(Prepared(tmp_path, CLASSIFY, "prepare.left_out_limit=0.7").examples) == 30
+
+
+def test_reading_says_what_was_read_put_aside_left_out_and_kept(tmp_path: Path) -> None:
+    rows = [[f"t{n % 50}", "ab"[n % 2] if n % 9 else ""] for n in range(90)]
+    table(tmp_path / "t.csv", [["text", "label"], *rows, ["a", "b", "c"]])
+    done = Prepared(tmp_path, CLASSIFY, "task.table=t.csv", "prepare.quarantine_limit=0.1")
+    read, made, kept = done.said[1:4]
+    assert (
+        read
+        == "read 91 records of t.csv: 90 rows, 1 put aside (the first: t.csv, line 92: 3 fields where the header has 2)"
+    )
+    assert made == "made 80 of 90 examples; left out: 10 with no target (the first: t.csv, line 2, column label)"
+    counts = {split: done.facts.splits[split] for split in ("train", "validation", "test")}
+    assert kept.startswith(
+        f"kept {sum(counts.values())} examples: train {counts['train']}, validation {counts['validation']}"
+    )
+    assert "; dedup dropped " in kept
+
+
+def test_all_that_is_wrong_with_the_names_of_a_recipe_is_told_at_once(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "land": ["DE", "FR"][n % 3 == 0], "id": n % 7} for n in range(60)]
+    lines(tmp_path / "t.jsonl", rows)
+
+    def problems(*changes: str) -> list[str]:
+        with pytest.raises(Problems) as told:
+            flow.validate(loads(CLASSIFY, folder=tmp_path, changes=changes))
+        return [problem.sentence().removeprefix(f"{tmp_path}/") for problem in told.value.problems]
+
+    assert problems(
+        "task.label=lable", "prepare.id_column=nr", "prepare.slices={l: lnd}", "prepare.hold_out={land: [De]}"
+    ) == [
+        "t.jsonl: no column 'lnd'; did you mean 'land'?",
+        "t.jsonl: no column 'nr'; known: id, label, land, text",
+        "t.jsonl: no column 'lable'; did you mean 'label'?",
+        "prepare.hold_out: no row has land: De; did you mean 'DE'?",
+    ]
+    assert problems("prepare.id_column=id", "prepare.hold_out={land: [XX]}") == [
+        "prepare.id_column 'id': the id '0' occurs twice, and 52 more do; make the ids unique, or leave id_column out: line "
+        "numbers then serve",
+        "prepare.hold_out: no row has land: XX; write a value in quotes, as it stands in the table",
+    ]
+    checks = "gate.checks=[{kind: floor, metric: accuracy, at_least: 0.5, where: {land: FI, lands: DE}}, {kind: subgroup_floor, "
+    checks += "metric: accuracy, at_least: 0.5, slice: town}]"
+    assert problems("prepare.slices={land: land}", checks) == [
+        "gate.checks[0].where: no test example with land 'FI'; known: DE, FR",
+        "gate.checks[0].where: no group called 'lands'; did you mean 'land'?",
+        "gate.checks[1].slice: no group called 'town'; known: land",
+    ]
+    assert flow.validate(loads(CLASSIFY, folder=tmp_path)).splits["test"] == 10
+    assert not (tmp_path / ".luthier").exists()
