@@ -22,6 +22,7 @@ from luthier.encoding import rendered
 from luthier.engines import Request, Said, Session
 from luthier.errors import MachineError, UserError
 from luthier.form import Form
+from luthier.hints import hinted
 from luthier.readers import Quarantined, Table
 from luthier.seams import Dropped, Example, prediction
 from luthier.store import Listener, disk_told
@@ -50,6 +51,8 @@ class Questions:
         self.steps = [Kept(partial(task.examples, tables, targets=False))]
         for step in form.steps:
             self.steps.append(Kept(partial(step.apply, self.steps[-1])))
+        if form.hints:
+            self.steps.append(Kept(partial(hinted, self.steps[-1], form.hints, form.task)))
         if tokenizer is not None:
             self.steps.append(Kept(partial(self.renderable, self.steps[-1], tokenizer)))
 

@@ -30,8 +30,27 @@ class FlowStep(Facts):
         return self.arrived == self.kept + sum(self.fates.values())
 
 
+class Figure(Facts):
+    """A metric over some predictions."""
+
+    estimate: float | None  # None where it is undefined
+    interval: tuple[float, float] | None  # 95 %
+    n: int
+    entities: int
+    unit: str
+    details: dict[str, float] = {}
+
+
+class HintFacts(Facts):
+    """How often the hints of a source are right."""
+
+    source: str
+    in_folds: Figure  # training examples, hinted by what learned from others
+    on_validation: Figure
+
+
 class PreparedFacts(Facts):
-    """Of the stage prepare."""
+    """Of the stages prepare and hint."""
 
     source: dict[str, Any]  # file and what its reader detected
     files: list[str]
@@ -53,6 +72,7 @@ class PreparedFacts(Facts):
     conflicting: int  # training examples whose input occurs there with more than one answer
     test_split: str  # what the test split holds, as a hash: openings are counted against it
     steps: list[dict[str, Any]]  # input-changing steps, which travel with the model
+    hints: list[HintFacts] = []  # of the sources that the model is shown
 
 
 class EncodedFacts(Facts):
@@ -136,17 +156,6 @@ class MeasuredFacts(Facts):
     latency_ms: LatencyFacts
     machine: str
     threads: int
-
-
-class Figure(Facts):
-    """A metric over some predictions."""
-
-    estimate: float | None  # None where it is undefined
-    interval: tuple[float, float] | None  # 95 %
-    n: int
-    entities: int
-    unit: str
-    details: dict[str, float] = {}
 
 
 Figures = dict[str, Figure]  # metric -> figure

@@ -23,6 +23,7 @@ from luthier.stages.baseline import Baseline, baseline
 from luthier.stages.encode import Encode, encode
 from luthier.stages.fetch import fetched
 from luthier.stages.gate import Gate, gate
+from luthier.stages.hint import Hint, hint
 from luthier.stages.measure import Measure, measure
 from luthier.stages.predict import Predict, predict
 from luthier.stages.prepare import SPLIT_FILE, Prepare, prepare
@@ -123,6 +124,7 @@ def chain(opened: RecipeFile, store: Store) -> Run:
     base = base_model(recipe.base, opened, store)
     examples = prepared(opened, store)
     check_groups(recipe, PreparedFacts(**examples.facts))
+    examples = hinted(recipe, store, examples)
     encoded = encode_for(recipe, store, examples, base)
     check_answers_fit(recipe, encoded, store.listener)
     model = trained(opened, store, encoded, base)
@@ -159,6 +161,14 @@ def prepared(opened: RecipeFile, store: Store) -> Artifact:
     files |= {f"{SPLIT_FILE}{name}": store.take(opened.path(path)) for name, path in split.paths().items()}
     settings = recipe.prepare.model_copy(update={"split": split.placeless()})
     return store.do(prepare, Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed), **files)
+
+
+def hinted(recipe: Recipe, store: Store, examples: Artifact) -> Artifact:
+    """The examples with what other sources answer, where the task shows it."""
+    sources = recipe.hints()
+    if not sources:
+        return examples
+    return store.do(hint, Hint(sources=sources, task=recipe.task.form(), seed=recipe.seed), examples=examples)
 
 
 def check_answers_fit(recipe: Recipe, encoded: Artifact, listener: Listener) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from luthier.choice import Settings, find
+from luthier.hints import Fitted
 from luthier.model import ABOUT, Head, Model
 from luthier.objectives import Objective
 from luthier.preparers import Preparer
@@ -30,6 +31,8 @@ class Form(Settings):
     labels: tuple[str, ...] = ()
     max_length: int
     steps: list[Preparer] = []
+    hints: list[Fitted] = []
+    """Sources whose answers stand in the prompt, as they learned."""
     chat_template: str = ""
     """With what it writes at the head of an answer behind the prompt."""
     control_tokens: Literal["text", "parse"] = "text"

@@ -12,6 +12,7 @@ from luthier.bases import Base
 from luthier.checks import Check
 from luthier.choice import Settings, unknown
 from luthier.engines import Engine
+from luthier.errors import UserError, first_line
 from luthier.metrics import Metric
 from luthier.preparers import Preparer
 from luthier.readers import Reader
@@ -161,6 +162,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
         problems = [*self._named_twice(), *self._unfit_metrics(), *self._unfit_checks(), *self._unfit_baselines()]
+        problems += self._unfit_hints()
         scored = [metric.kind for metric in self.metrics()]
         if self.train.stop and self.train.stop.metric not in ["loss", *scored]:
             problems.append(
@@ -207,6 +209,26 @@ class Recipe(Settings):
                     f"score.baselines[{index}]: {baseline.kind} is not made for {self.task.kind}; "
                     f"it answers with {' or '.join(baseline.answers)}"
                 )
+
+    def _unfit_hints(self) -> Iterator[str]:
+        kinds: list[str] = []
+        for block in self.task.hinted_by():
+            try:
+                source = Baseline.pick(block)
+            except (ValueError, UserError) as problem:
+                yield f"task.hints: {first_line(problem)}"
+                continue
+            if not source.gives_hints:
+                yield f"task.hints: {source.kind} gives no hints: it does not answer each value by itself from what it learned"
+            elif source.answers and self.task.answers not in source.answers:
+                yield f"task.hints: {source.kind} answers with {' or '.join(source.answers)}, not with {self.task.answers}"
+            if source.kind in kinds:
+                yield f"task.hints: {source.kind} is named twice"
+            kinds.append(source.kind)
+
+    def hints(self) -> list[Baseline]:
+        """The baselines whose answers the model is shown."""
+        return [Baseline.pick(block) for block in self.task.hinted_by()]
 
     def checks(self) -> list[Check]:
         """The release checklist: that of the recipe, with `cut_answers` where it names checks of written answers."""

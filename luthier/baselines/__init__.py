@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -40,5 +40,25 @@ class Baseline(Choice):
     def predict(
         self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
     ) -> Iterator[tuple[Example, Answered]]:
-        """Answers to `examples`, or to a sample of them, having seen `train` and no target of `examples`."""
+        """Answers to `examples`, or to a sample of them, having seen `train` and no target of `examples`.
+
+        A rival that learns little, and answers each example by itself, writes `fit` and `answer` in place of this.
+        """
+        fitted = self.fit(train, setting.task)
+        for example in examples:
+            answered = self.answer(fitted, example, setting.task)
+            if answered is not None:
+                yield example, answered
+
+    def fit(self, train: Sequence[Example], task: Any) -> dict[str, Any]:
+        """What is learned from `train`, as JSON: it travels with a model that is given this rival's answers as hints."""
         raise NotImplementedError
+
+    def answer(self, fitted: Mapping[str, Any], example: Example, task: Any) -> Answered | None:
+        """The answer to one example by what was learned, or nothing; its target is never looked at."""
+        raise NotImplementedError
+
+    @property
+    def gives_hints(self) -> bool:
+        """Whether a model can be given its answers as hints."""
+        return type(self).fit is not Baseline.fit

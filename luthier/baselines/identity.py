@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from luthier.baselines import Baseline, Setting
+from luthier.baselines import Baseline
 from luthier.seams import Answered, Example, Text
 
 
@@ -15,7 +15,8 @@ class Identity(Baseline):
     answers: ClassVar[tuple[str, ...]] = ("text",)
     needs_cells: ClassVar[bool] = True
 
-    def predict(
-        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
-    ) -> Iterator[tuple[Example, Answered]]:
-        return ((example, Answered(Text(setting.task.cell(example).value))) for example in examples)
+    def fit(self, train: Sequence[Example], task: Any) -> dict[str, Any]:
+        return {}
+
+    def answer(self, fitted: Mapping[str, Any], example: Example, task: Any) -> Answered:
+        return Answered(Text(task.cell(example).value))

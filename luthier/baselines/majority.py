@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from luthier.baselines import Baseline, Setting
-from luthier.seams import Answer, Answered, Example
+from luthier.baselines import Baseline
+from luthier.seams import Answer, Answered, Example, answer_from, answer_json
 
 
 class Majority(Baseline):
     """Always the commonest training answer."""
 
-    def predict(
-        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
-    ) -> Iterator[tuple[Example, Answered]]:
+    def fit(self, train: Sequence[Example], task: Any) -> dict[str, Any]:
         counts: dict[str, Counter[Answer]] = {}
         for example in train:
             if example.target is not None:
                 counts.setdefault(column_of(example), Counter())[example.target] += 1
         if not counts:
-            return iter(())  # nothing was learned, so nothing is said
-        best = {column: commonest(answers) for column, answers in counts.items()}
-        overall = commonest(sum(counts.values(), Counter()))
-        return ((example, best.get(column_of(example), overall)) for example in examples)
+            return {}  # nothing was learned, so nothing is said
+        columns = {column: commonest(answers) for column, answers in counts.items()}
+        return {"columns": columns, "overall": commonest(sum(counts.values(), Counter()))}
+
+    def answer(self, fitted: Mapping[str, Any], example: Example, task: Any) -> Answered | None:
+        if not fitted:
+            return None
+        answer, share = fitted["columns"].get(column_of(example), fitted["overall"])
+        return Answered(answer_from(answer), share)
 
 
 def column_of(example: Example) -> str:
@@ -31,7 +35,7 @@ def column_of(example: Example) -> str:
     return example.slices.get("column", "")
 
 
-def commonest(answers: Counter[Answer]) -> Answered:
+def commonest(answers: Counter[Answer]) -> tuple[dict[str, Any], float]:
     """The commonest answer, the first in order of its text among equals, and its share."""
     answer, n = min(answers.items(), key=lambda pair: (-pair[1], str(pair[0])))
-    return Answered(answer, n / answers.total())
+    return answer_json(answer), n / answers.total()

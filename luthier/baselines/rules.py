@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from luthier.baselines import Baseline, Setting
+from luthier.baselines import Baseline
 from luthier.seams import Answered, Example, Text
 
 if TYPE_CHECKING:
@@ -26,25 +26,25 @@ class Rules(Baseline):
     answers: ClassVar[tuple[str, ...]] = ("text",)
     needs_cells: ClassVar[bool] = True
 
-    def predict(
-        self, train: Sequence[Example], examples: Sequence[Example], setting: Setting
-    ) -> Iterator[tuple[Example, Answered]]:
+    def fit(self, train: Sequence[Example], task: Any) -> dict[str, Any]:
+        """Column -> name of its rule, and the share of the training cells that it answers rightly."""
         learned: dict[str, list[tuple[Cell, str]]] = {}
         for example in train:
-            cell = setting.task.cell(example)
+            cell = task.cell(example)
             learned.setdefault(cell.column, []).append((cell, str(example.target)))
-        chosen = {column: best_rule(pairs) for column, pairs in learned.items()}
-        for example in examples:
-            cell = setting.task.cell(example)
-            rule, share = chosen.get(cell.column, (unchanged, 0.0))
-            yield example, Answered(Text(applied(rule, cell)), share)
+        return {column: best_rule(pairs) for column, pairs in learned.items()}
+
+    def answer(self, fitted: Mapping[str, Any], example: Example, task: Any) -> Answered:
+        cell = task.cell(example)
+        name, share = fitted.get(cell.column, (unchanged.__name__, 0.0))
+        return Answered(Text(applied(NAMED[name], cell)), share)
 
 
-def best_rule(pairs: Sequence[tuple[Cell, str]]) -> tuple[Rule, float]:
+def best_rule(pairs: Sequence[tuple[Cell, str]]) -> tuple[str, float]:
     """The rule that answers most cells rightly, and the share of them."""
     scored = [(sum(applied(rule, cell) == answer for cell, answer in pairs), rule) for rule in RULES]
     right, rule = max(scored, key=lambda pair: pair[0])
-    return rule, right / len(pairs)
+    return rule.__name__, right / len(pairs)
 
 
 def applied(rule: Rule, cell: Cell) -> str:
@@ -240,3 +240,4 @@ LEGAL_FORMS = {
 }
 
 RULES: tuple[Rule, ...] = (unchanged, iso_date, e164, amount, number, company, country_code)
+NAMED = {rule.__name__: rule for rule in RULES}

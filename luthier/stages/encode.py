@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TextIO
 
-from luthier import seams, suitability, token_arrays
+from luthier import hints, seams, suitability, token_arrays
 from luthier.batching import Encoded
 from luthier.choice import Settings
 from luthier.encoding import Messages, Reading, asked_text, ends_of, may_leave_off_ends, open_turn, whole
@@ -83,6 +83,7 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
         labels=head.labels,
         max_length=settings.max_length,
         steps=[Preparer.pick(step) for step in prepared.steps],
+        hints=hints.read(examples.path),
         chat_template=tokenizer.chat_template
         if audit.conversations and isinstance(tokenizer.chat_template, str)
         else "",

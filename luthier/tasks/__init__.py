@@ -92,6 +92,18 @@ class Task(Choice):
         """What the model reads: a text, or messages for its chat template."""
         raise NotImplementedError
 
+    def hinted_by(self) -> list[Any]:
+        """The baselines whose answers the prompt shows, as blocks of a recipe."""
+        return []
+
+    def with_hints(self, example: Example, hints: Mapping[str, str]) -> Example:
+        """A copy of an example whose prompt shows what these sources answer."""
+        raise NotImplementedError
+
+    def hints_of(self, example: Example) -> Mapping[str, str]:
+        """What each source answers, as the example shows it."""
+        raise NotImplementedError
+
     def template_of_chats(self) -> str:
         """A Jinja chat template to use instead of the base's own; empty keeps that."""
         return ""
