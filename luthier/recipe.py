@@ -15,16 +15,16 @@ from luthier.engines import Engine
 from luthier.metrics import Metric
 from luthier.preparers import Preparer
 from luthier.readers import Reader
-from luthier.seams import name_of
+from luthier.seams import compared, name_of
 from luthier.splits import Split
 from luthier.tasks import Task
 from luthier.techniques import Technique, conflicts
 
 Scalar = str | bool | int | float | None
-Name = Annotated[  # a value of the table, kept as the text that names it there: true, 1, 1.0; null is blank
+Name = Annotated[  # a value of the table, kept as what it is compared as: true, 1 (of 1.0 too); null is blank
     str,
     BeforeValidator(
-        lambda value: name_of(value) if isinstance(value, Scalar) else value, json_schema_input_type=Scalar
+        lambda value: compared(name_of(value)) if isinstance(value, Scalar) else value, json_schema_input_type=Scalar
     ),
 ]
 

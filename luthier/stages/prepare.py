@@ -20,7 +20,7 @@ from luthier.preparers import Preparer
 from luthier.readers import Quarantined, Table
 from luthier.reading import detect
 from luthier.recipe import PrepareSettings
-from luthier.seams import Dropped, Example, name_of
+from luthier.seams import Dropped, Example, compared, name_of
 from luthier.splits import NO_COLUMNS, Unit
 from luthier.store import Artifact, Out, stage
 from luthier.tasks import TABLE, Task
@@ -40,7 +40,7 @@ class Prepare(Settings):
     seed: int
 
 
-@stage(version=3)
+@stage(version=4)
 def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     """Files `train`, `validation` and `test` of Examples, and `quarantine.jsonl`.
 
@@ -245,9 +245,9 @@ def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> 
         notes.blank.add(found.entity)
     else:
         found.entity = cells[column] if column else row
-    held_out = any(cells[name] in values for name, values in settings.hold_out.items())
+    held_out = any(compared(cells[name]) in values for name, values in settings.hold_out.items())
     (notes.held_out if held_out else notes.free).add(found.entity)
-    notes.values |= {(name, cells[name]) for name in settings.hold_out}
+    notes.values |= {(name, compared(cells[name])) for name in settings.hold_out}
     if settings.hold_out:
         found.slices["unseen"] = name_of(held_out)
     if settings.slices and (taken := sorted(found.slices.keys() & settings.slices.keys())):
