@@ -5,24 +5,33 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from luthier.columns import NUMBER, WHOSE, Column, short
 from luthier.durable import write_durably
 from luthier.errors import Problems, UserError
 from luthier.readers import Quarantined, Row
 from luthier.reading import detect
+from luthier.seams import Dropped, text_of
+from luthier.tasks import Task
+from luthier.tasks.generate import KEYS, PREFERENCE, is_talk, listed
 
 TASKS = ("standardize", "classify", "generate")
 LOOK = 2000  # rows looked at
 ENCODERS = ("minilm", "mpnet")
-PACKAGES = (*ENCODERS, "gemma-3-270m")
+PACKAGES = (*ENCODERS, "gemma-3-270m", "smollm2-135m")
 CLEAN = ("clean", "cleaned", "canonical", "standard", "standardized", "normalized", "corrected", "fixed", "right")
 MESSY = ("raw", "messy", "dirty", "original", "orig", "noisy", "wrong")
+PROMPTS = ("prompt", "instruction", "question", "query", "request", "input", "source")
+COMPLETIONS = ("completion", "output", "response", "answer", "reply", "target")
+FURTHER = ("input", "context")  # what stands beside an instruction or a question
 YEAR = re.compile(r"(?:19|20)\d\d")
 ANSWER = re.compile(r"label|target|class|category|answer|outcome|sentiment|intent|topic", re.IGNORECASE)
 
@@ -88,26 +97,11 @@ def write_recipe(
         refuse_headless(look)
     guessing = Guessing(look, ask, tell)
     found = task or guessing.task(column, target)
-    read: list[str] = []
-    if found == "standardize":
-        read, target = guessing.pair(column, target)
-    elif found == "classify":
-        target = target or guessing.label()
-        read = [column] if column else guessing.inputs(target)
-    elif not talks(look):
-        read, target = [column or "prompt"], target or "completion"
-        if missing := [name for name in (*read, target) if name not in look.names]:
-            raise UserError(
-                f"the table has no column '{missing[0]}'",
-                where="--task generate",
-                hint="it needs messages, or a prompt (--column) and a completion (--target); "
-                f"it has {', '.join(look.names)}",
-            )
-    if target in read:
-        raise UserError(f"'{target}' is both read and asked for", where="--column", hint="name two columns")
-    base = base or guessing.base(found)
-    split, steps = guessing.split(found, read, target)
-    lines = head(table, found) + task_block(found, path, read, target, look)
+    settings = guessing.settings(found, column, target)
+    refuse_unlearned(look, found, settings, tell)
+    base = base or guessing.base(found, settings)
+    split, steps = guessing.split(found, columns_read(settings))
+    lines = head(table, found) + task_block(found, path, settings, look)
     text = "\n".join(lines + base_block(base, written) + rest_block(found, base, split, steps)) + "\n"
     write_durably(written, text.encode())
     return written
@@ -163,14 +157,22 @@ class Guessing:
 
     def task(self, column: str, target: str) -> str:
         """What the columns' names and values are good for."""
-        pair = paired(self.look.names, column, target)
+        names = self.look.names
+        pair = paired(names, column, target)
         label = self.label_guess()
-        if talk := talks(self.look):
-            guess, why = "generate", f"column '{talk}' holds conversations"
-        elif {"prompt", "completion"} <= set(self.look.names):
+        asked = prompted(self.look, column, target)
+        talk = "" if target else next((name for name in talks(self.look) if column in ("", name)), "")
+        if asked and [name.lower() for name in (asked[0], asked[-1])] == ["prompt", "completion"]:
             guess, why = "generate", "there are columns prompt and completion"
+        elif talk:
+            guess, why = "generate", f"column '{talk}' holds conversations{in_form(self.look, talk)}"
+            why += f"; not read: {', '.join(name for name in names if name != talk)}" if len(names) > 1 else ""
+        elif {*PREFERENCE} <= {*names} and not target:
+            raise preferences(self.look)
         elif pair:
             guess, why = "standardize", f"'{pair[1]}' is, by its name, the clean form of '{pair[0]}'"
+        elif asked:
+            guess, why = "generate", f"'{asked[-1]}' is, by its name, what is answered to '{asked[0]}'"
         elif target:
             few = not self.look.column(target).unpredicted()
             guess = "classify" if few else "standardize"
@@ -182,6 +184,49 @@ class Guessing:
         else:
             raise nothing_to_predict(self.look)
         return self.settle("task", "What shall the model do?", list(TASKS), guess, why)
+
+    def settings(self, task: str, column: str, target: str) -> dict[str, Any]:
+        """The settings of the task that say which columns are read and which is asked for."""
+        if task == "generate":
+            return self.asked(column, target)
+        if task == "standardize":
+            read, target = self.pair(column, target)
+            settings: dict[str, Any] = {"column": read[0], "target": target}
+        else:
+            target = target or self.label()
+            read = [column] if column else self.inputs(target)
+            settings = {"text": read[0]} if len(read) == 1 else {"columns": read}
+            settings["label"] = target
+        if target in read:
+            raise both(target)
+        return settings
+
+    def asked(self, column: str, target: str) -> dict[str, Any]:
+        """Columns of conversations, or of prompt and completion."""
+        found = prompted(self.look, column, target)
+        if found is None or {"prompt", "completion"} - {name.lower() for name in found}:
+            talk = [name for name in talks(self.look) if column in ("", name)]
+            if talk and not target:
+                return {"messages_column": talk[0]}
+        prompt, *further, completion = found or (column, target)
+        for what, name in (("prompt", prompt), ("completion", completion)):
+            if not name and not self.ask:
+                raise UserError(
+                    f"the table has no column '{what}'",
+                    where="--task generate",
+                    hint="it needs messages, or a prompt (--column) and a completion (--target); "
+                    f"it has {', '.join(self.look.names)}",
+                )
+        if self.ask:
+            names = self.look.names
+            prompt = prompt or self.ask("Which column shall the model read?", names, longest(self.look, names))
+            completion = completion or self.ask("Which column holds the answers?", names, names[-1])
+        if prompt == completion:
+            raise both(prompt)
+        if further:
+            self.tell(f"input_column: {further[0]} (by its name, it belongs to '{prompt}'; it stands below it)")
+        between = {"input_column": further[0]} if further else {}
+        return {"prompt_column": prompt, **between, "completion_column": completion}
 
     def label_guess(self) -> tuple[str, str] | None:
         """The column that is likeliest a label and why, if any can be one: by its name, else the last."""
@@ -217,7 +262,9 @@ class Guessing:
         names = self.look.names
         messy, clean = found or (column, target or names[-1])
         why = f"by their names, '{clean}' is the clean form of '{messy}'" if found else "it has the longest values"
-        further = [f"{a}: {b}" for a in names for b in names if a != b and a != messy and is_clean_form(a, b)]
+        further = [
+            f"{quoted(a)}: {quoted(b)}" for a in names for b in names if a != b and a != messy and is_clean_form(a, b)
+        ]
         if further and not target:
             why += f"; further pairs, which `columns` takes in place of `column` and `target`: {', '.join(further)}"
         if not target:
@@ -256,16 +303,21 @@ class Guessing:
         self.tell(f"columns: {', '.join(names)} (no column holds text, so all are read that may say something{passed})")
         return names
 
-    def base(self, task: str) -> str:
+    def base(self, task: str, settings: dict[str, Any]) -> str:
         """A model that comes as a package."""
-        guess = "minilm" if task == "classify" else "gemma-3-270m"
-        why = "a small encoder, made to tell texts apart" if task == "classify" else "a small model that writes"
+        guess, why = "gemma-3-270m", "a small model that writes"
+        if task == "classify":
+            guess, why = "minilm", "a small encoder, made to tell texts apart"
+        elif "messages_column" in settings:
+            guess, why = "smollm2-135m", "a small model with a chat template of its own"
         return self.settle("base", "Which base model?", list(PACKAGES), guess, f"{why}; it comes as a package")
 
-    def split(self, task: str, read: list[str], target: str) -> tuple[str, str]:
+    def split(self, task: str, read: list[str]) -> tuple[str, str]:
         """The split and the steps of preparation, as a recipe writes them."""
         rows = self.look.rows
-        n_different = len({tuple(str(row.values.get(name)) for name in read) for row in rows}) if read else len(rows)
+        n_different = (
+            len({tuple(text_of(row.values.get(name)) for name in read) for row in rows}) if read else len(rows)
+        )
         again = 2 * n_different <= len(rows)
         steps = "[dedup]"
         whose = next(
@@ -282,7 +334,7 @@ class Guessing:
             kind, why = "random", "rows that resemble each other were not looked for"
         if whose and whose not in read:
             why += f"; `grouped, by: {whose}` keeps the rows of each together"
-        if again and len(read) > 1:
+        if again and len(read) > 1 and task == "classify":
             steps = "[]"
             why += f"; {n_different} different inputs in {len(rows)} rows, so duplicates are kept"
         if not self.ask:
@@ -293,13 +345,82 @@ class Guessing:
         return kind, steps
 
 
-def talks(look: Look) -> str:
-    """A column of conversations in the form that `generate` reads, or nothing."""
+def columns_read(settings: dict[str, Any]) -> list[str]:
+    """The columns that the settings of a task have it read, those of conversations aside."""
+    named = [settings.get(key) for key in ("column", "text", "prompt_column", "input_column")]
+    return [name for name in [*named, *settings.get("columns", [])] if name]
+
+
+def refuse_unlearned(look: Look, task: str, settings: dict[str, Any], tell: Tell) -> None:
+    """Say how many of the rows looked at make examples and why others do not; UserError where none does."""
+    chosen = Task.pick({"kind": task, "table": look.table.name, **settings})
+    left_out: Counter[str] = Counter()
+    first: dict[str, int] = {}
+    for row in look.rows:
+        for made in chosen.of_row(row, row):
+            if isinstance(made, Dropped):
+                left_out[made.rule] += 1
+                first.setdefault(made.rule, made.line)
+    why = ", ".join(f"{n:,} with {rule} (the first in line {first[rule]})" for rule, n in left_out.items())
+    if left_out.total() == len(look.rows):
+        raise UserError(
+            f"no row makes an example; {why}",
+            where=str(look.table),
+            hint="name what is read by --column and the answers by --target",
+        )
+    if left_out:
+        tell(f"rows: {len(look.rows) - left_out.total():,} of {len(look.rows):,} make examples; left out: {why}")
+
+
+def talks(look: Look) -> list[str]:
+    """The columns of conversations in a form that `generate` reads, `messages` first."""
+    found = []
     for column in look.columns:
-        first = next((cell for cell in column.cells if cell), None)
-        if isinstance(first, list) and isinstance(first[0], dict) and {"role", "content"} <= first[0].keys():
-            return column.name
-    return ""
+        filled = [cell for cell in column.cells if cell not in (None, "", [])]
+        if filled and 2 * sum(map(is_talk, filled)) > len(filled) and column.name not in PREFERENCE:
+            found.append(column.name)
+    return sorted(found, key=lambda name: name != "messages")
+
+
+def in_form(look: Look, name: str) -> str:
+    """How a column of conversations writes them, where it is not with role and content."""
+    said = next(listed(cell) for cell in look.column(name).cells if is_talk(cell))
+    return " of from and value" if KEYS[0][0] not in said[0] else ""
+
+
+def prompted(look: Look, column: str, target: str) -> tuple[str, ...] | None:
+    """By their names and values: a prompt, what belongs to it if anything does, and what is answered.
+
+    prompt and completion, or an instruction and its answer, are taken at their word. Other names must hold texts and
+    answers that are no labels, and source and target texts alone.
+    """
+    known = {name.strip().lower(): name for name in look.names}
+    asked = next((name for name in PROMPTS if name in known and column in ("", known[name])), "")
+    answered = next((n for n in COMPLETIONS if n in known and n != asked and target in ("", known[n])), "")
+    if not asked or not answered:
+        return None
+    read, answer = look.column(known[asked]), look.column(known[answered])
+    if asked not in ("prompt", "instruction"):
+        texts = [read, answer] if asked == "source" or answered == "target" else [read]
+        if not answer.unpredicted() or len(answer.counts) < 2 or not all(one.is_text() for one in texts):
+            return None
+    further = []
+    if asked in ("instruction", "question", "query"):
+        further = [known[n] for n in FURTHER if n in known and look.column(known[n]).values][:1]
+    return read.name, *further, answer.name
+
+
+def preferences(look: Look) -> UserError:
+    """What is told of a table of better and worse answers."""
+    better = look.column(PREFERENCE[0])
+    prompt = next((name for name in look.names if name.strip().lower() in PROMPTS), "")
+    way = "--task generate --column chosen" if any(map(is_talk, better.cells)) else ""
+    way = way or f"--task generate --column {shlex.quote(prompt or 'the prompt')} --target chosen"
+    return UserError(
+        "holds pairs of a chosen and a rejected answer, and no task here learns from what was rejected",
+        where=str(look.table),
+        hint=f"to learn the chosen answers alone, give {way}",
+    )
 
 
 def paired(names: Sequence[str], column: str, target: str) -> tuple[str, str] | None:
@@ -344,6 +465,11 @@ def nothing_to_predict(look: Look) -> Problems:
     )
 
 
+def both(name: str) -> UserError:
+    """What is told where a column is both input and answer."""
+    return UserError(f"'{name}' is both read and asked for", where="--column", hint="name two columns")
+
+
 def only_one_column(look: Look) -> UserError:
     """What is told of a table with answers and nothing to read, or the other way round."""
     return UserError("has one column only", where=str(look.table), hint="it needs one to read and one with the answers")
@@ -352,12 +478,16 @@ def only_one_column(look: Look) -> UserError:
 def quoted(text: str) -> str:
     """A name or path as YAML reads it back."""
     plain = re.fullmatch(r"(?:\.\.?/)*[^\W\d]\w*(?:[./-]\w+)*", text)
-    return text if plain and text.lower() not in ("true", "false", "null") else json.dumps(text, ensure_ascii=False)
+    if plain and text.lower() not in ("true", "false", "null"):
+        return text
+    written = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in written)  # YAML folds and forbids some of them
 
 
 def head(table: Path, task: str) -> list[str]:
     """The recipe's first lines."""
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in f"{table.stem}-{task}").strip("-._") or task
+    stem = "".join(c if (c.isascii() and c.isalnum()) or c in "._-" else "-" for c in table.stem).strip("-._")
+    name = f"{stem[: 63 - len(task)]}-{task}" if stem else task
     return [
         "# A Luthier recipe. `luthier validate` checks it, `luthier run` runs it, `luthier schema` describes every key.",
         "version: 1",
@@ -367,26 +497,22 @@ def head(table: Path, task: str) -> list[str]:
     ]
 
 
-def task_block(task: str, path: str, read: list[str], target: str, look: Look) -> list[str]:
+def task_block(task: str, path: str, settings: dict[str, Any], look: Look) -> list[str]:
     """What the model shall do."""
+    notes = {"column": "the messy values", "target": "their canonical form"} if task == "standardize" else {}
+    notes |= {"input_column": "further text, which stands below the prompt and may be blank"}
     block = ["task:", f"  kind: {task}", f"  table: {quoted(path)}  # relative to this file"]
+    if task == "generate":
+        block += ["  # rows hold prompt and completion, or messages; loss is on the answers alone"]
+    for key, value in settings.items():
+        written = quoted(value) if isinstance(value, str) else f"[{', '.join(map(quoted, value))}]"
+        block += [f"  {key}: {written}" + (f"  # {notes[key]}" if key in notes else "")]
     if task == "standardize":
-        others = [quoted(name) for name in look.names if name not in (*read, target)]
+        others = [quoted(name) for name in look.names if name not in settings.values()]
         block += [
-            f"  column: {quoted(read[0])}  # the messy values",
-            f"  target: {quoted(target)}  # their canonical form",
             f"  context: []  # other columns the model may read, out of: {', '.join(others) or 'none'}",
             '  prompt: "{column} {context}: {value} =>"',
         ]
-    elif task == "classify":
-        inputs = f"text: {quoted(read[0])}" if len(read) == 1 else f"columns: [{', '.join(map(quoted, read))}]"
-        block += [f"  {inputs}", f"  label: {quoted(target)}"]
-    else:
-        block += ["  # rows hold prompt and completion, or messages; loss is on the answers alone"]
-        keys = (
-            {"messages_column": talks(look)} if talks(look) else {"prompt_column": read[0], "completion_column": target}
-        )
-        block += [f"  {key}: {quoted(name)}" for key, name in keys.items()]
     return [*block, ""]
 
 
