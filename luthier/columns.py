@@ -73,8 +73,6 @@ class Column:
 
     def unread(self) -> str:
         """Why a model would learn nothing from reading it, or nothing."""
-        if not self.name:
-            return "has no name"
         if not self.values:
             return "is blank"
         if any(isinstance(cell, list | dict) for cell in self.cells):

@@ -116,13 +116,18 @@ def looked(table: Path, tell: Tell) -> Look:
     if not rows:
         first = f"; line {aside[0].line}: {aside[0].reason}" if aside else ""
         raise UserError(f"holds no rows{first}", where=str(table), hint="give a table with rows under its header")
-    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    named = dict.fromkeys(name for row in rows for name in row.values)
+    if not (names := [name for name in named if name]):
+        raise UserError("has no column with a name", where=str(table), hint="give its rows named cells")
     described = reader.describe(table)
     how = f"{described['format']}, {described['encoding']}"
     how += f", delimiter {described['delimiter']!r}" if "delimiter" in described else ""
     unread = f", {len(aside)} of them cannot be read (the first in line {aside[0].line})" if aside else ""
     first = "the first " if len(records) == LOOK else ""
-    tell(f"{table.name}: {how}; columns {', '.join(names)}; {first}{len(records):,} records looked at{unread}")
+    nameless = " and one without a name, which is not read" if "" in named else ""
+    tell(
+        f"{table.name}: {how}; columns {', '.join(names)}{nameless}; {first}{len(records):,} records looked at{unread}"
+    )
     return Look(table, reader.kind, rows, [Column.of(name, rows) for name in names])
 
 
@@ -205,8 +210,8 @@ class Guessing:
         """Columns of conversations, or of prompt and completion."""
         found = prompted(self.look, column, target)
         if found is None or {"prompt", "completion"} - {name.lower() for name in found}:
-            talk = [name for name in talks(self.look) if column in ("", name)]
-            if talk and not target:
+            talk = [column] if column and any(map(is_talk, self.look.column(column).cells)) else talks(self.look)
+            if talk and not target and column in ("", talk[0]):
                 return {"messages_column": talk[0]}
         prompt, *further, completion = found or (column, target)
         for what, name in (("prompt", prompt), ("completion", completion)):
@@ -308,7 +313,7 @@ class Guessing:
         guess, why = "gemma-3-270m", "a small model that writes"
         if task == "classify":
             guess, why = "minilm", "a small encoder, made to tell texts apart"
-        elif "messages_column" in settings:
+        elif any(map(is_talk, self.look.column(settings.get("messages_column") or columns_read(settings)[0]).cells)):
             guess, why = "smollm2-135m", "a small model with a chat template of its own"
         return self.settle("base", "Which base model?", list(PACKAGES), guess, f"{why}; it comes as a package")
 
@@ -441,7 +446,7 @@ def is_clean_form(messy: str, clean: str) -> bool:
 
 def divided(name: str, marks: Sequence[str]) -> tuple[str, bool]:
     """(name without a mark, whether it had one): `name_clean` -> (`name`, true); `clean` -> (``, true)."""
-    words = re.split(r"[\W_]+", name.lower())
+    words = re.findall(r"[^\W_]+", name.lower())
     kept = [word for word in words if word not in marks]
     return " ".join(kept), len(kept) < len(words)
 
