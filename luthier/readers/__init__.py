@@ -19,6 +19,7 @@ class Row:
     line: int  # 1-based line where the record begins
     values: dict[str, Any]  # column -> value, in the file's order
     blank_before: int = field(default=0, compare=False)  # blank lines between it and the record before
+    text: str = field(default="", compare=False, repr=False)  # the record as the file has it, without its line ending
 
 
 @dataclass(slots=True)
@@ -53,6 +54,10 @@ class Reader(Choice):
     def describe(self, path: Path) -> dict[str, Any]:
         """What was detected, for people and the manifest: format, encoding, dialect, columns."""
         raise NotImplementedError
+
+    def doubt(self, path: Path) -> str:
+        """What may be why a column is not there, and what to set then; "" where nothing speaks for it."""
+        return ""
 
 
 class Table:
@@ -89,10 +94,8 @@ class Table:
         """UserError, all missing ones at once with the nearest names, unless the table has these columns."""
         known = self.columns
         if known is not None:
-            problems = [
-                UserError(unknown("column", name, known), where=str(self.path))
-                for name in dict.fromkeys(columns)
-                if name not in known
-            ]
-            if problems:
-                raise Problems(problems)
+            missing = [name for name in dict.fromkeys(columns) if name not in known]
+            if missing:
+                doubt = self.reader.doubt(self.path)
+                told = [UserError(unknown("column", name, known), where=str(self.path)) for name in missing]
+                raise Problems([*told, *([UserError(doubt, where=str(self.path))] if doubt else [])])

@@ -117,6 +117,13 @@ def refuse_unfit(path: Path, *, encoding: str) -> None:
         )
 
 
+def has_mark(path: Path) -> bool:
+    """Whether a file begins with a byte order mark."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return any(head.startswith(mark) for mark, _ in BYTE_ORDER_MARKS)
+
+
 def find_encoding(path: Path) -> tuple[str, str]:
     """(encoding, how it was found), from every byte of the file, in flat memory.
 
