@@ -14,10 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from luthier.columns import NUMBER, WHOSE, Column, short
+from luthier.columns import DATE, NUMBER, WHOSE, Column
 from luthier.durable import write_durably
 from luthier.errors import Problems, UserError
-from luthier.readers import Quarantined, Row
+from luthier.readers import Quarantined, Reader, Row
+from luthier.readers._layout import headless
+from luthier.readers.csv import Csv
 from luthier.reading import detect
 from luthier.seams import Dropped, text_of
 from luthier.tasks import Task
@@ -32,7 +34,6 @@ MESSY = ("raw", "messy", "dirty", "original", "orig", "noisy", "wrong")
 PROMPTS = ("prompt", "instruction", "question", "query", "request", "input", "source")
 COMPLETIONS = ("completion", "output", "response", "answer", "reply", "target")
 FURTHER = ("input", "context")  # what stands beside an instruction or a question
-YEAR = re.compile(r"(?:19|20)\d\d")
 ANSWER = re.compile(r"label|target|class|category|answer|outcome|sentiment|intent|topic", re.IGNORECASE)
 
 Ask = Callable[[str, list[str], str], str]
@@ -49,7 +50,7 @@ class Look:
     """What the first rows of a table show."""
 
     table: Path
-    format: str  # kind of its reader
+    reader: Reader
     rows: list[Row]
     columns: list[Column]
 
@@ -89,12 +90,11 @@ def write_recipe(
             where=path.encode("utf-8", "backslashreplace").decode(),
             hint="rename it",
         )
-    look = looked(table, tell)
+    reader = detect(table)
+    look = headless_look(table, reader, {column, target} - {""}, ask, tell) or looked(table, reader, tell)
     for flag, name in (("--column", column), ("--target", target)):
         if name and name not in look.names:
             raise UserError(f"the table has no column '{name}'", where=flag, hint=f"it has {', '.join(look.names)}")
-    if not (column or target):
-        refuse_headless(look)
     guessing = Guessing(look, ask, tell)
     found = task or guessing.task(column, target)
     settings = guessing.settings(found, column, target)
@@ -102,14 +102,13 @@ def write_recipe(
     base = base or guessing.base(found, settings)
     split, steps = guessing.split(found, columns_read(settings))
     lines = head(table, found) + task_block(found, path, settings, look)
-    text = "\n".join(lines + base_block(base, written) + rest_block(found, base, split, steps)) + "\n"
+    text = "\n".join(lines + base_block(base, written) + rest_block(look, found, base, split, steps)) + "\n"
     write_durably(written, text.encode())
     return written
 
 
-def looked(table: Path, tell: Tell) -> Look:
+def looked(table: Path, reader: Reader, tell: Tell) -> Look:
     """The first rows of a table, and how it is read."""
-    reader = detect(table)
     records = list(islice(reader.rows(table), LOOK))
     rows = [record for record in records if isinstance(record, Row)]
     aside = [record for record in records if isinstance(record, Quarantined)]
@@ -128,21 +127,50 @@ def looked(table: Path, tell: Tell) -> Look:
     tell(
         f"{table.name}: {how}; columns {', '.join(names)}{nameless}; {first}{len(records):,} records looked at{unread}"
     )
-    return Look(table, reader.kind, rows, [Column.of(name, rows) for name in names])
+    return Look(table, reader, rows, [Column.of(name, rows) for name in names])
 
 
-def refuse_headless(look: Look) -> None:
-    """UserError for a table whose first line holds data: a number over numbers, or a value of its own column."""
-    for column in look.columns if look.format in ("csv", "tsv") else ():
-        again = column.counts[column.name.strip()]
-        number = NUMBER.fullmatch(column.name) and column.mostly(NUMBER) and not YEAR.fullmatch(column.name)
-        if again > 1 or number:
-            why = f"stands in {again} rows below" if again > 1 else "is a number, as those below are"
-            raise UserError(
-                f"the first line looks like data, not like names of columns: '{short(column.name)}' {why}",
-                where=str(look.table),
-                hint=f"put a line of {len(look.columns)} names above it, or, if these are names, give --column and --target",
-            )
+def headless_look(table: Path, reader: Reader, given: set[str], ask: Ask | None, tell: Tell) -> Look | None:
+    """A look at a table whose first line holds data, with names for its columns; None where the first line may hold names,
+    as it does when what was given stands there."""
+    if not isinstance(reader, Csv):
+        return None
+    plain = reader.model_copy(update={"header": False})
+    records = list(islice(plain.rows(table), LOOK))
+    rows = [record for record in records if isinstance(record, Row)]
+    if not rows or rows[0] is not records[0]:  # a title, or a header of another width
+        return None
+    header = [*map(str, rows[0].values.values())]
+    why = headless(header, ([*map(str, row.values.values())] for row in rows[1:]))
+    if not why or (given and given <= {*header}):
+        return None
+    question = f"The first line looks like data ({why}). What is it?"
+    if ask and ask(question, ["data", "names"], "data") == "names":
+        return None
+    names: list[str] = []
+    for n, column in enumerate((Column.of(name, rows) for name in rows[0].values), start=1):
+        name = offered(column, n)
+        names.append(name if name not in names else f"{name}_{n}")
+    told: list[str] = []
+    look = looked(table, reader.model_copy(update={"header": False, "names": names}), told.append)
+    if not ask:
+        tell(
+            f"header: none (the first line looks like data: {why}; the columns are called {', '.join(names)} in the recipe, "
+            "by what they hold; if the first line holds names, give two of them as --column and --target)"
+        )
+    tell(*told)
+    return look
+
+
+def offered(column: Column, n: int) -> str:
+    """What to call the n-th column of a table without a header."""
+    if not column.unpredicted():
+        return "label"
+    if column.mostly(DATE):
+        return "date"
+    if column.mostly(NUMBER):
+        return "number"
+    return "text" if column.is_text() and not column.unread() else f"column_{n}"
 
 
 @dataclass
@@ -529,7 +557,7 @@ def base_block(base: str, written: Path) -> list[str]:
     return ["base: {kind: folder, path: " + quoted(path) + "}", ""]
 
 
-def rest_block(task: str, base: str, split: str, steps: str) -> list[str]:
+def rest_block(look: Look, task: str, base: str, split: str, steps: str) -> list[str]:
     """Preparation, training, scoring and the gate, with sensible settings."""
     encoder = base in ENCODERS
     metric, baselines = {
@@ -539,8 +567,15 @@ def rest_block(task: str, base: str, split: str, steps: str) -> list[str]:
     }[task]
     technique = "full" if encoder else "lora, rank: 16"
     metrics = "[accuracy, f1]" if task == "classify" else f"[{metric}]"
+    reader = look.reader.model_dump()
+    named = f"{{kind: {look.reader.kind}, header: false, names: [{', '.join(map(quoted, look.names))}]}}"
     return [
         "prepare:",
+        *(
+            [f"  reader: {named}  # the first line looks like data; call the columns as you like"]
+            if not reader.get("header", True)
+            else []
+        ),
         f"  split: {{kind: {split}, validation: 0.1, test: 0.2}}  # grouped, by: a column keeps related rows together",
         "  slices: {}  # groups for the report, such as {country: country}",
         f"  steps: {steps}  # what is done with the examples, in this order",
