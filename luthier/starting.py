@@ -148,9 +148,9 @@ def headless_look(table: Path, reader: Reader, given: set[str], ask: Ask | None,
     if ask and ask(question, ["data", "names"], "data") == "names":
         return None
     names: list[str] = []
-    for n, column in enumerate((Column.of(name, rows) for name in rows[0].values), start=1):
-        name = offered(column, n)
-        names.append(name if name not in names else f"{name}_{n}")
+    for n, key in reversed([*enumerate(rows[0].values, start=1)]):  # of several labels the last is likeliest the answer
+        name = offered(Column.of(key, rows), n)
+        names.insert(0, name if name not in names else f"column_{n}")
     told: list[str] = []
     look = looked(table, reader.model_copy(update={"header": False, "names": names}), told.append)
     if not ask:
