@@ -21,11 +21,12 @@ from luthier.readers import Quarantined, Reader, Row
 from luthier.readers._layout import headless
 from luthier.readers.csv import Csv
 from luthier.reading import detect
-from luthier.seams import Dropped, text_of
+from luthier.seams import Dropped, name_of
 from luthier.tasks import Task
 from luthier.tasks.generate import KEYS, PREFERENCE, is_talk, listed
 
 TASKS = ("standardize", "classify", "generate")
+FEWEST = 3  # different inputs, or rows of a label, that train, validation and test take
 LOOK = 2000  # rows looked at
 ENCODERS = ("minilm", "mpnet")
 PACKAGES = (*ENCODERS, "gemma-3-270m", "smollm2-135m")
@@ -98,9 +99,9 @@ def write_recipe(
     guessing = Guessing(look, ask, tell)
     found = task or guessing.task(column, target)
     settings = guessing.settings(found, column, target)
-    refuse_unlearned(look, found, settings, tell)
+    rows = learned(look, found, settings, tell)
     base = base or guessing.base(found, settings)
-    split, steps = guessing.split(found, columns_read(settings))
+    split, steps = guessing.split(found, settings, rows)
     lines = head(table, found) + task_block(found, path, settings, look)
     text = "\n".join(lines + base_block(base, written) + rest_block(look, found, base, split, steps)) + "\n"
     write_durably(written, text.encode())
@@ -345,12 +346,19 @@ class Guessing:
             guess, why = "smollm2-135m", "a small model with a chat template of its own"
         return self.settle("base", "Which base model?", list(PACKAGES), guess, f"{why}; it comes as a package")
 
-    def split(self, task: str, read: list[str]) -> tuple[str, str]:
-        """The split and the steps of preparation, as a recipe writes them."""
-        rows = self.look.rows
+    def split(self, task: str, settings: dict[str, Any], rows: list[Row]) -> tuple[str, str]:
+        """The split and the steps of preparation, as a recipe writes them; UserError where the rows cannot be split."""
+        read = columns_read(settings)
         n_different = (
-            len({tuple(text_of(row.values.get(name)) for name in read) for row in rows}) if read else len(rows)
+            len({tuple(name_of(row.values.get(name)) for name in read) for row in rows}) if read else len(rows)
         )
+        if n_different < FEWEST and len(read) < 2:
+            raise self.too_few(f"{n_different} different inputs")
+        labels = Counter(name_of(row.values.get(settings["label"])) for row in rows) if task == "classify" else {}
+        if len(labels) == 1:
+            raise self.too_few(f"the one label '{next(iter(labels))}'")
+        if labels and max(labels.values()) < FEWEST:
+            raise self.too_few(f"{len(labels)} different labels in {len(rows)} rows")
         again = 2 * n_different <= len(rows)
         steps = "[dedup]"
         whose = next(
@@ -366,7 +374,7 @@ class Guessing:
         else:
             kind, why = "random", "rows that resemble each other were not looked for"
         if whose and whose not in read:
-            why += f"; `grouped, by: {whose}` keeps the rows of each together"
+            why += f"; `grouped, by: {quoted(whose)}` keeps the rows of each together"
         if again and len(read) > 1 and task == "classify":
             steps = "[]"
             why += f"; {n_different} different inputs in {len(rows)} rows, so duplicates are kept"
@@ -377,6 +385,14 @@ class Guessing:
             )
         return kind, steps
 
+    def too_few(self, what: str) -> UserError:
+        """What is told of a table of which no part can be kept for the test."""
+        return UserError(
+            f"holds {what}, too few to train on one part and test on another",
+            where=str(self.look.table),
+            hint="give more rows, or name other columns with --column and --target",
+        )
+
 
 def columns_read(settings: dict[str, Any]) -> list[str]:
     """The columns that the settings of a task have it read, those of conversations aside."""
@@ -384,25 +400,29 @@ def columns_read(settings: dict[str, Any]) -> list[str]:
     return [name for name in [*named, *settings.get("columns", [])] if name]
 
 
-def refuse_unlearned(look: Look, task: str, settings: dict[str, Any], tell: Tell) -> None:
-    """Say how many of the rows looked at make examples and why others do not; UserError where none does."""
+def learned(look: Look, task: str, settings: dict[str, Any], tell: Tell) -> list[Row]:
+    """The rows looked at that make examples; says why others do not. UserError where none does."""
     chosen = Task.pick({"kind": task, "table": look.table.name, **settings})
     left_out: Counter[str] = Counter()
     first: dict[str, int] = {}
+    rows = []
     for row in look.rows:
         for made in chosen.of_row(row, row):
-            if isinstance(made, Dropped):
+            if not isinstance(made, Dropped):
+                rows.append(row)
+            else:
                 left_out[made.rule] += 1
                 first.setdefault(made.rule, made.line)
     why = ", ".join(f"{n:,} with {rule} (the first in line {first[rule]})" for rule, n in left_out.items())
-    if left_out.total() == len(look.rows):
+    if not rows:
         raise UserError(
             f"no row makes an example; {why}",
             where=str(look.table),
             hint="name what is read by --column and the answers by --target",
         )
     if left_out:
-        tell(f"rows: {len(look.rows) - left_out.total():,} of {len(look.rows):,} make examples; left out: {why}")
+        tell(f"rows: {len(rows):,} of {len(look.rows):,} make examples; left out: {why}")
+    return rows
 
 
 def talks(look: Look) -> list[str]:

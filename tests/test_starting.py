@@ -236,6 +236,21 @@ def test_a_first_line_holds_names_where_columns_are_given_by_them_or_a_person_sa
         ),
         (LABEL, {}, "has one column only; it needs one to read and one with the answers"),
         (LABEL | {"same": lambda n: 1}, {}, "there is no column to read; name one with --column"),
+        (
+            {"text": lambda n: "ab"[n % 2]} | LABEL,
+            {"column": "text", "target": "label"},
+            "holds 2 different inputs, too few to train on one part and test on another; give more rows",
+        ),
+        (
+            TEXT | LABEL | {"one": lambda n: "x"},
+            {"column": "text", "target": "one"},
+            "holds the one label 'x', too few",
+        ),
+        (
+            TEXT | {"nr": lambda n: n // 2},
+            {"task": "classify", "column": "text", "target": "nr"},
+            "holds 30 different labels in 60 rows, too few",
+        ),
         (TEXT | LABEL, {"column": "text", "target": "text"}, "'text' is both read and asked for"),
         (TEXT | LABEL, {"target": "lable"}, "the table has no column 'lable'; it has text, label"),
     ],

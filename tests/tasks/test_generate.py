@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from luthier.readers import Row
 from luthier.seams import Dropped, Example
@@ -187,3 +189,34 @@ def test_further_text_of_a_prompt_stands_below_it(further: Any, prompt: str) -> 
     assert task.unasked(["instruction"]) == "has no column 'input', which the model reads"
     with pytest.raises(ValueError, match="input_column: 'output' is the prompt or the completion already"):
         Task.pick({"kind": "generate", "table": "t", **alpaca, "input_column": "output"})
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["", "user", "gpt", "text", "[{"]),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "type", "text", "tool_calls", "function_call"]), inside
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    values=st.dictionaries(st.sampled_from(["messages", "prompt", "completion", "chosen", "rejected"]), JSON),
+    written=st.booleans(),
+    told=st.booleans(),
+)
+def test_whatever_a_row_holds_it_is_an_example_or_has_a_reason(
+    values: dict[str, Any], written: bool, told: bool
+) -> None:
+    found = outcome({name: json.dumps(value) if written else value for name, value in values.items()}, told=told)
+    asked, said = found
+    assert isinstance(asked, str) or all(message.keys() == {"role", "content"} for message in asked)
+    assert said is None or isinstance(said, str)
