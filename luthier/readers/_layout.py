@@ -193,9 +193,7 @@ def _contrasts(names: list[str], below: list[Record]) -> bool:
     )
 
 
-def _with_extra(
-    fields: list[str], below: list[Record]
-) -> tuple[list[str], Literal["", "index", "delimiter"]]:
+def _with_extra(fields: list[str], below: list[Record]) -> tuple[list[str], Literal["", "index", "delimiter"]]:
     """The header's fields as the records have them, and what it is that every record has beyond it."""
     whole = [record.fields for record in below if not record.rule]
     if len(fields) > 1 and whole and not fields[-1].strip() and all(len(each) == len(fields) - 1 for each in whole):
@@ -210,9 +208,7 @@ def _with_extra(
     return fields, ""
 
 
-def _refuse_title(
-    path: Path, first: Record, fields: list[str], extra: str, below: list[Record], width: int
-) -> None:
+def _refuse_title(path: Path, first: Record, fields: list[str], extra: str, below: list[Record], width: int) -> None:
     """UserError for a first line that cannot be the header of what stands below it."""
     n_agree = sum(len(record.fields) == width for record in below)
     if extra or len(fields) == width or n_agree < 3 or n_agree < AGREEING * len(below):

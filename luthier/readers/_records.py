@@ -96,9 +96,7 @@ def _honest(record: Record) -> bool:
     return False
 
 
-def split(
-    lines: Iterator[Line], dialect: Dialect, swallows: Callable[[Record], bool] = _honest
-) -> Iterator[Record]:
+def split(lines: Iterator[Line], dialect: Dialect, swallows: Callable[[Record], bool] = _honest) -> Iterator[Record]:
     """Every record but blank lines, in order. One that cannot be divided takes its first physical line alone, and so does
     one of several lines of which `swallows` says that they are records of their own.
 
@@ -151,6 +149,10 @@ def _misquoted(lines: list[Line], dialect: Dialect, whole: bool, limited: bool) 
 def _swallowing(lines: list[Line], dialect: Dialect, closed: int) -> Record:
     fields = dialect.opened(lines[0].text)
     n = closed - lines[0].number
-    are = "the line up to there is a record of its own" if n == 1 else f"the {n} lines up to there are records of their own"
+    are = (
+        "the line up to there is a record of its own"
+        if n == 1
+        else f"the {n} lines up to there are records of their own"
+    )
     reason = f"the {dialect.quote} that opens field {len(fields)} is closed in line {closed} only, and {are}"
     return Record(lines, fields, "unclosed-quote", reason)

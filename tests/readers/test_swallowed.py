@@ -147,7 +147,9 @@ def test_a_header_that_swallows_records_is_no_header(tmp_path: Path) -> None:
     from luthier.errors import UserError
 
     content = table('nr,"text,label', numbered, 40, {9: '9,tube of 14",praise'})
-    with pytest.raises(UserError, match='line 1: the header cannot be read: the " that opens field 2 is closed in line'):
+    with pytest.raises(
+        UserError, match='line 1: the header cannot be read: the " that opens field 2 is closed in line'
+    ):
         read(tmp_path / "t.csv", Csv(), content)
 
 
