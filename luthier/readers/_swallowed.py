@@ -11,6 +11,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import log
 from typing import NamedTuple
 
@@ -109,7 +110,7 @@ class _Column:
         self.few = self.n >= 9 and len(self.counts) <= self.n / 3
         self.unique = len(self.counts) == self.n
         numbers = list(map(_integer, cells))
-        pairs = zip(numbers, numbers[1:], strict=False)
+        pairs = pairwise(numbers)
         self.rises = self.unique and all(a is not None and b is not None and a < b for a, b in pairs)
 
     def odds(self, cell: str, above: str, *, first: bool) -> float:

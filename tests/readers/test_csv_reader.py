@@ -67,7 +67,7 @@ FILES: dict[str, tuple[Csv, bytes, list[tuple[Any, ...]]]] = {
         b"\xff\xfe" + "a;b\n1;2\n3;".encode("utf-16-le") + b"x",
         [(2, ["1", "2"]), (3, "b", "encoding")],
     ),
-    "cp1252": (AUTO, "a;b\n5 €;“é”\n".encode("cp1252"), [(2, ["5 €", "“é”"])]),
+    "cp1252": (AUTO, "a;b\n5 €;“René”\n".encode("cp1252"), [(2, ["5 €", "“René”"])]),
     "one bad byte in utf-8": (
         AUTO,
         b"a,b\n" + "é,è\n".encode() * 6 + b"x,\xe9y\n1,2\n",
@@ -288,10 +288,14 @@ ENCODINGS = [
     ("a,b\né,2\n", "utf-8", "utf-8", "every byte is valid utf-8"),
     ("a,b\né,2\n", "utf-8-sig", "utf-8", "byte order mark"),
     ("a,b\né,2\n", "utf-16", "utf-16", "byte order mark"),
-    ("a,b\nAndré,Málaga\n", "cp1252", "cp1252", "guess for western text, not valid utf-8"),
-    ("a,b\né\x81,2\n", "latin-1", "latin-1", "guess for western text, not valid utf-8"),
-    ("имя,город\nИван,Москва\nАнна,Тверь\n", "cp1251", "cp1251", "guess from the text, not valid utf-8"),
-    ("名前,都市\n田中,東京\nこんにちは,大阪です\n", "shift_jis", "cp932", "guess from the text, not valid utf-8"),
+    ("a,b\nAndré,Málaga\n", "cp1252", "cp1252", "guess from letters as in es, not valid utf-8"),
+    ("имя,город\nИван,Москва\nАнна,Тверь\n", "cp1251", "cp1251", "guess from letters as in ru, not valid utf-8"),
+    (
+        "名前,都市\n田中,東京\nこんにちは,大阪です\n",
+        "shift_jis",
+        "cp932",
+        "guess from letters as in ja, not valid utf-8",
+    ),
 ]
 
 
