@@ -404,7 +404,7 @@ def init(
     task: Annotated[str, typer.Option(help="standardize, classify or generate; asked when left out.")] = "",
     column: Annotated[str, typer.Option(help="Column to read.")] = "",
     target: Annotated[str, typer.Option(help="Column with the answers.")] = "",
-    base: Annotated[str, typer.Option(help="minilm, mpnet, gemma-3-270m, or a model folder.")] = "",
+    base: Annotated[str, typer.Option(help="minilm, mpnet, gemma-3-270m, smollm2-135m, or a model folder.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Write a commented recipe for a table; what is not given as a flag is asked."""

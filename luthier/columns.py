@@ -75,10 +75,8 @@ class Column:
         """Why a model would learn nothing from reading it, or nothing."""
         if not self.values:
             return "is blank"
-        if lists := [cell for cell in self.cells if isinstance(cell, list | dict)]:
-            inside = lists[0][0] if isinstance(lists[0], list) and lists[0] else None
-            talk = isinstance(inside, dict) and {"from", "value"} <= inside.keys()
-            return "holds conversations of from and value, where role and content are needed" if talk else "holds lists"
+        if any(isinstance(cell, list | dict) for cell in self.cells):
+            return "holds lists or objects"
         if len(self.counts) == 1:
             return f"holds one value, '{short(self.values[0])}'"
         if all(value.isdecimal() for value in self.values) and is_running([int(value) for value in self.values]):

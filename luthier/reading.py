@@ -6,8 +6,9 @@ from pathlib import Path
 
 from luthier.errors import UserError
 from luthier.readers import Reader
+from luthier.readers._layout import beginning, find_dialect
 from luthier.readers._lines import find_encoding, refuse_unfit
-from luthier.readers.csv import Csv, beginning, find_delimiter
+from luthier.readers.csv import Csv
 from luthier.readers.jsonl import Jsonl, Unfit, is_one_array, parse
 from luthier.readers.tsv import Tsv
 
@@ -31,7 +32,7 @@ def detect(path: Path) -> Reader:
     holds = any(_is_object(line.text) for line in lines[:20])
     if opens + holds + (suffix in JSON_SUFFIXES) >= 2 or is_one_array(path, lines[0], alone=len(lines) == 1):
         return Jsonl()
-    delimiter = find_delimiter(lines, '"')
+    delimiter = find_dialect(lines, "auto", '"', "", "auto").delimiter
     if delimiter == "\t" or (suffix in TAB_SUFFIXES and delimiter not in lines[0].text):
         return Tsv()
     return Csv(delimiter=delimiter)

@@ -17,6 +17,8 @@ from luthier.errors import Problems, UserError
 from luthier.recipe import Recipe
 
 DATA_VARIABLE = "LUTHIER_DATA"
+STEP = r"""\"[^\"]*\"|'[^']*'|[^.\[\]\"'=]+"""  # of the path of a change: a key, in quotes or not, or a place in a list
+CHANGE = re.compile(rf"(?P<path>(?:{STEP}|[.\[\]])+)=(?P<value>.*)", re.DOTALL)
 MOVED = {  # keys of earlier versions and where they stand now
     "prepare.max_length": "encode.max_length",
     "prepare.truncation": "encode.truncation",
@@ -66,9 +68,15 @@ def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "
         raise UserError("a recipe is a list of `key: value` lines", where=name, hint="start with `version: 1`")
     for change in changes:
         apply_change(document, change)
-    plain = json.dumps(document, ensure_ascii=False)
     try:
+        plain = json.dumps(document, ensure_ascii=False)
         plain.encode()
+    except TypeError:
+        raise UserError(
+            "a recipe holds texts, numbers, lists and `key: value` lines, and this one something else",
+            where=name,
+            hint="write no tags such as !!binary, and no list as a key",
+        ) from None
     except UnicodeEncodeError as problem:
         code = ord(problem.object[problem.start])
         raise UserError(
@@ -91,6 +99,7 @@ def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "
 def parse(text: str, name: str) -> Any:
     """YAML 1.2 with positions; duplicate keys and broken syntax are errors with line and column."""
     from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.reader import ReaderError
 
     reader = yaml_1_2()
     try:
@@ -100,6 +109,12 @@ def parse(text: str, name: str) -> Any:
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         sentence = " ".join(str(problem.problem).split())
         raise UserError(sentence, where=where, hint="correct this line") from None
+    except ReaderError as problem:
+        sentence = f"the character U+{problem.character:04X} may not stand in a recipe as it is"
+        raise UserError(sentence, where=name, hint="write it as an escape in double quotes") from None
+    except (ValueError, RecursionError):
+        sentence = "holds a number of more digits, or lists deeper in each other, than can be read"
+        raise UserError(sentence, where=name, hint="put a long number in quotes") from None
 
 
 def yaml_1_2() -> Any:
@@ -118,19 +133,27 @@ def yaml_1_2() -> Any:
 
 
 def apply_change(document: dict[str, Any], change: str) -> None:
-    """`train.epochs=2` or `score.metrics[0].kind=f1`: set one value, written as in YAML."""
-    path, equals, value = change.partition("=")
-    steps = [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path)]
-    if not equals or not steps:
+    """`train.epochs=2`, `score.metrics[0].kind=f1` or `prepare.hold_out."unit.price"=[1]`: set one value, written as in
+    YAML. A key with a dot, bracket or `=` in it stands in quotes."""
+    found = CHANGE.fullmatch(change)
+    steps = (
+        [step.strip(step[0]) if step[0] in "\"'" else step for step in re.findall(STEP, found["path"])] if found else []
+    )
+    if not found or not steps:
         raise UserError(f"'{change}' is not a change", where="--set", hint="write --set train.epochs=2")
+    path, value = found["path"], found["value"]
+    from ruamel.yaml.comments import CommentedMap
+
     here: Any = document
     try:
-        for step in steps[:-1]:
-            if isinstance(here, dict) and (step not in here or here[step] is None):
-                here[step] = {}
-            here = here[step]
-        here[steps[-1]] = yaml_1_2().load(value) if value else ""
-    except (KeyError, IndexError, TypeError):
+        for n, step in enumerate(steps):
+            key: Any = int(step) if isinstance(here, list) else step
+            if n == len(steps) - 1:
+                here[key] = parse(value, "--set") if value else ""
+            elif isinstance(here, dict) and here.get(key) is None:
+                here[key] = CommentedMap()
+            here = here[key]
+    except (ValueError, IndexError, TypeError):
         raise UserError(
             f"there is no place '{path}' in the recipe", where="--set", hint="see `luthier schema`"
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import chain, islice
@@ -14,24 +15,34 @@ from luthier.looks import looked_through, tidy
 
 PARQUET_ABOVE = 50_000  # rows; smaller files stay JSON lines, which a person can read
 
+LARGEST_WHOLE = 2.0**53  # above it not every whole number has a float of its own
+WHOLE = re.compile(r"^(-?\d+)\.0$")
+
 Split = str  # "train", "validation", "test"
 
 
 def text_of(value: Any) -> str:
-    """A cell as text: text as it is written, null empty, everything else as JSON writes it (true, 1, 1.0, [1, 2])."""
+    """A cell as text: text as it is written, null empty, everything else as JSON writes it (true, 1, 1.0, [1, null])."""
     if isinstance(value, str):
         return value
-    if value is None:
-        return ""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list | dict) else str(value)
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def name_of(value: Any) -> str:
     """What a cell, or a value in a recipe, names: a label, group, slice, split, id or key. Its text as it looks (`tidy`).
 
     The one place where this is decided. Blank and null name nothing: ""; the words NA, None, null and yes are names.
+    What a name is of does not tell names apart: true is "true", and the numbers 1 and 1.0 are both "1". Text stays as it
+    is written: "1.0" may be a version.
     """
+    if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_WHOLE:
+        return str(int(value))
     return tidy(text_of(value))
+
+
+def compared(name: str) -> str:
+    """A name as it is compared with what a recipe asks for: 1.0 in a recipe means the text 1.0 and the numbers 1 and 1.0."""
+    return WHOLE.sub(r"\1", name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def test_what_a_conversation_begins_with_answers_nothing() -> None:
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"messages": talk("hello", first="assistant")}, "nothing is asked"),
+        ({"messages": talk("hello", first="assistant")}, "no question"),
         ({"prompt": " ", "completion": "x"}, "empty value"),
         ({"prompt": "x", "completion": ""}, "no target"),
     ],

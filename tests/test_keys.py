@@ -346,6 +346,7 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "tasks.classify.rare": (prepare, PARTS.replace("label: part", "label: part, fewest: 30"), "task.rare=other"),
     "tasks.generate.table": (prepare, GENERATE, "task.table=talks.jsonl"),
     "tasks.generate.prompt_column": (prepare, GENERATE, "task.prompt_column=ask"),
+    "tasks.generate.input_column": (prepare, GENERATE, "task.input_column=ask"),
     "tasks.generate.completion_column": (prepare, GENERATE, "task.completion_column=answer"),
     "tasks.generate.messages_column": (prepare, CHAT, "task.messages_column=talk"),
     "tasks.generate.chat_template": (

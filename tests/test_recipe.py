@@ -138,6 +138,7 @@ def test_a_setting_is_changed_from_outside() -> None:
     ("change", "sentence"),
     [
         ("train.epochs", "--set: 'train.epochs' is not a change; write --set train.epochs=2"),
+        ("a'b=x", "--set: 'a'b=x' is not a change; write --set train.epochs=2"),
         ("name.first=x", "--set: there is no place 'name.first' in the recipe; see `luthier schema`"),
     ],
 )
@@ -145,6 +146,39 @@ def test_a_change_that_cannot_be_made_is_told(change: str, sentence: str) -> Non
     with pytest.raises(UserError) as told:
         loads(GOOD, folder=Path(), changes=[change])
     assert told.value.sentence() == sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "slices"),
+    [
+        ('prepare.slices."unit.price"=x', {"unit.price": "x"}),
+        ("prepare.slices.'a=b[0]'=x=y", {"a=b[0]": "x=y"}),
+        ('prepare.slices."it\'s {x}: y"=x', {"it's {x}: y": "x"}),
+        ("prepare.slices.7=x", {"7": "x"}),
+        ("prepare.slices={null: a, true: b, 1.5: c, '': d}", {"null": "a", "true": "b", "1.5": "c", "": "d"}),
+    ],
+)
+def test_a_key_of_any_name_can_be_changed(change: str, slices: dict[str, str]) -> None:
+    assert loads(GOOD, folder=Path(), changes=[change]).recipe.prepare.slices == slices
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("!!binary aGk=", "a recipe holds texts, numbers, lists and `key: value` lines, and this one something else"),
+        ("!own 1", "a recipe holds texts, numbers, lists and `key: value` lines, and this one something else"),
+        ("{[a, b]: c}", "a recipe holds texts, numbers, lists and `key: value` lines, and this one something else"),
+        ("\a", "the character U+0007 may not stand in a recipe as it is; write it as an escape in double quotes"),
+        ("9" * 5000, "holds a number of more digits, or lists deeper in each other, than can be read"),
+        ("[" * 5000, "holds a number of more digits, or lists deeper in each other, than can be read"),
+        ("{", "expected the node content"),
+    ],
+)
+def test_what_no_recipe_holds_is_told(written: str, sentence: str) -> None:
+    for text, changes in ((f"{GOOD}\ndevice: {written}\n", []), (GOOD, [f"device={written}"])):
+        with pytest.raises(UserError) as told:
+            loads(text, folder=Path(), changes=changes)
+        assert sentence in str(told.value)
 
 
 def test_a_missing_recipe_names_those_that_are_there(tmp_path: Path) -> None:

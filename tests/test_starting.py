@@ -169,30 +169,56 @@ def test_nothing_is_proposed_on_columns_that_nobody_would_predict(tmp_path: Path
         "column 'place': has 30 different values in 60 rows",
     ]
     assert not (tmp_path / "t.yaml").exists()
-    recipe, _, _ = started(table, task="classify", target="place", column="note")
-    assert (recipe.task.model_dump()["label"], recipe.task.model_dump()["text"]) == ("place", "note")
+    recipe, _, _ = started(table, task="classify", target="customer", column="note")
+    assert (recipe.task.model_dump()["label"], recipe.task.model_dump()["text"]) == ("customer", "note")
 
 
-@pytest.mark.parametrize(
-    ("line", "given", "sentence"),
-    [
-        (
-            "The kettle came late,praise",
-            {},
-            "looks like data, not like names of columns: 'praise' stands in 30 rows below; put a line of 2 names",
-        ),
-        ("12,17", {}, "looks like data, not like names of columns: '12' is a number, as those below are"),
-    ],
-)
-def test_a_table_without_a_header_is_told(tmp_path: Path, line: str, given: dict[str, str], sentence: str) -> None:
-    praise = "praise" in line
-    rows = [
-        f"{'The lamp' if praise else ''}{n},{['praise', 'complaint'][n % 2] if praise else n * 3}" for n in range(60)
-    ]
-    (tmp_path / "t.csv").write_text("\n".join([line, *rows]) + "\n")
-    with pytest.raises(UserError) as told:
-        started(tmp_path / "t.csv")
-    assert sentence in told.value.sentence()
+HEADLESS: dict[str, tuple[str, Callable[[int], str], str, str]] = {
+    "a label stands below": (
+        ".csv",
+        lambda n: f"The lamp {n} came late,{('praise', 'complaint')[n % 2]}",
+        "{kind: csv, header: false, names: [text, label]}",
+        "'praise' stands in 29 records below",
+    ),
+    "numbers below a number, in a file of tabs": (
+        ".tsv",
+        lambda n: f"{n * 3 + 1}\t2024-01-{n % 28 + 1:02d}\tThe lamp {n}\t{'ab'[n % 2]}\t{'xyz'[n % 3]}",
+        "{kind: tsv, header: false, names: [number, date, text, column_4, label]}",
+        "'1' is a number, as those below are",
+    ),
+    "equal fields in the first line": (
+        ".csv",
+        lambda n: f"{'ab'[n % 2]},{'ab'[n // 2 % 2]},The lamp {n}",
+        "{kind: csv, header: false, names: [column_1, label, text]}",
+        "'a' stands in 29 records below",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEADLESS)
+def test_a_table_without_a_header_is_told_and_read_whole(tmp_path: Path, name: str) -> None:
+    suffix, line, reader, why = HEADLESS[name]
+    table = tmp_path / f"t{suffix}"
+    table.write_text("".join(line(n) + "\n" for n in range(60)))
+    recipe, told, opened = started(table)
+    assert told[0].startswith(f"header: none (the first line looks like data: {why}")
+    assert f"reader: {reader}" in opened.text
+    assert {"kind": "classify", "text": "text", "label": "label"}.items() <= recipe.task.model_dump().items()
+    assert PreparedFacts(**flow.prepared(opened, flow.store_for(opened)).facts).flow[0].kept == 60
+
+
+def test_a_first_line_holds_names_where_columns_are_given_by_them_or_a_person_says_so(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("The lamp came late,b\n" + "".join(f"The lamp {n},{'ab'[n % 2]}\n" for n in range(60)))
+    offered = started(table, out=tmp_path / "1.yaml", column="text", target="label")
+    assert "names: [text, label]" in offered[2].text
+    own = started(table, out=tmp_path / "2.yaml", column="The lamp came late", target="b")
+    assert (own[0].prepare.reader, own[0].task.model_dump()["label"]) == (None, "b")
+    for n, what in enumerate(("data", "names"), start=3):
+        said = started(table, out=tmp_path / f"{n}.yaml", ask=lambda q, c, guess, w=what: w if w in c else guess)
+        assert ("names: [text, label]" in said[2].text) == (what == "data")
+    with pytest.raises(UserError, match="the table has no column 'txt'; it has text, label"):
+        started(table, out=tmp_path / "5.yaml", column="txt")
 
 
 @pytest.mark.parametrize(
@@ -210,6 +236,21 @@ def test_a_table_without_a_header_is_told(tmp_path: Path, line: str, given: dict
         ),
         (LABEL, {}, "has one column only; it needs one to read and one with the answers"),
         (LABEL | {"same": lambda n: 1}, {}, "there is no column to read; name one with --column"),
+        (
+            {"text": lambda n: "ab"[n % 2]} | LABEL,
+            {"column": "text", "target": "label"},
+            "holds 2 different inputs, too few to train on one part and test on another; give more rows",
+        ),
+        (
+            TEXT | LABEL | {"one": lambda n: "x"},
+            {"column": "text", "target": "one"},
+            "holds the one label 'x', too few",
+        ),
+        (
+            TEXT | {"nr": lambda n: n // 2},
+            {"task": "classify", "column": "text", "target": "nr"},
+            "holds 30 different labels in 60 rows, too few",
+        ),
         (TEXT | LABEL, {"column": "text", "target": "text"}, "'text' is both read and asked for"),
         (TEXT | LABEL, {"target": "lable"}, "the table has no column 'lable'; it has text, label"),
     ],
@@ -248,14 +289,154 @@ def test_columns_are_those_of_any_line_and_conversations_are_known_by_their_cont
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     assert started(tmp_path / "t.jsonl")[0].task.model_dump()["label"] == "label"
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    for name, messages in (("talk", talk), ("other", [{"from": "human", "value": "a"}])):
-        rows = [{"key": n, name: messages} for n in range(60)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    assert started(tmp_path / "talk.jsonl")[0].task.model_dump()["messages_column"] == "talk"
-    with pytest.raises(
-        UserError, match="column 'other': holds conversations of from and value, where role and content"
-    ):
-        started(tmp_path / "other.jsonl")
+    lines = [{"key": n, "talk": talk} for n in range(60)]
+    (tmp_path / "talk.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    recipe, told, _ = started(tmp_path / "talk.jsonl")
+    assert recipe.task.model_dump()["messages_column"] == "talk"
+    assert recipe.base.model_dump()["name"] == "smollm2-135m", "it has a chat template"
+    assert told[1] == "task: generate (column 'talk' holds conversations; not read: key)"
+
+
+def json_lines(path: Path, cells: Cells, n: int = 60) -> Path:
+    rows = ({name: make(i) for name, make in cells.items()} for i in range(n))
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def asked(n: int) -> dict[str, str]:
+    return {"role": "user", "content": sentence(n)}
+
+
+def answered(n: int) -> dict[str, str]:
+    return {"role": "assistant", "content": f"It is {n}"}
+
+
+def shared(n: int) -> list[dict[str, str]]:
+    return [{"from": "human", "value": sentence(n)}, {"from": "gpt", "value": f"It is {n}"}]
+
+
+REPLY: Cells = {"reply": lambda n: f"It is {n}, and nobody else knows"}
+WRITTEN: dict[str, tuple[Cells, dict[str, str]]] = {
+    "ShareGPT": ({"id": lambda n: n, "conversations": shared}, {"messages_column": "conversations"}),
+    "messages as text": ({"talk": lambda n: json.dumps(shared(n))}, {"messages_column": "talk"}),
+    "messages before all": (
+        {"prompt": sentence, "other": shared, "messages": shared},
+        {"messages_column": "messages"},
+    ),
+    "a prompt of messages": (
+        {"prompt": lambda n: [asked(n)], "completion": lambda n: [answered(n)]},
+        {"prompt_column": "prompt", "completion_column": "completion"},
+    ),
+    "Alpaca": (
+        {"instruction": sentence, "input": lambda n: "x" if n % 2 else "", "output": lambda n: str(n)},
+        {"prompt_column": "instruction", "input_column": "input", "completion_column": "output"},
+    ),
+    "Alpaca whose input is always blank": (
+        {"instruction": sentence, "input": lambda n: "", "output": lambda n: f"It is {n}"},
+        {"prompt_column": "instruction", "input_column": "", "completion_column": "output"},
+    ),
+    "an instruction, its context and a kind": (
+        {"instruction": sentence, "context": sentence, "response": lambda n: f"{n}", "category": lambda n: "ab"[n % 2]},
+        {"prompt_column": "instruction", "input_column": "context", "completion_column": "response"},
+    ),
+    "question and answer": (
+        {"Question": sentence, "Answer": lambda n: n * 7},
+        {"prompt_column": "Question", "completion_column": "Answer"},
+    ),
+    "input and output in JSON": (
+        {"input": sentence, "output": lambda n: {"n": n, "none": None}},
+        {"prompt_column": "input", "completion_column": "output"},
+    ),
+    "source and target": (
+        {"source": sentence, "target": lambda n: f"Le {sentence(n)}"},
+        {"prompt_column": "source", "completion_column": "target"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_asked_and_answered_is_found(tmp_path: Path, name: str) -> None:
+    cells, settings = WRITTEN[name]
+    recipe, _, opened = started(json_lines(tmp_path / "t.jsonl", cells))
+    assert {"kind": "generate", **settings}.items() <= recipe.task.model_dump().items()
+    assert sum(PreparedFacts(**flow.prepared(opened, flow.store_for(opened)).facts).splits.values()) == 60
+
+
+@pytest.mark.parametrize(
+    ("cells", "label"),
+    [
+        ({"question": sentence, "answer": lambda n: ("yes", "no")[n % 2]}, "answer"),
+        ({"input": sentence, "output": lambda n: n % 5}, "output"),
+        ({"source": lambda n: "web", "text": sentence, "target": lambda n: n % 2}, "target"),
+    ],
+)
+def test_an_answer_out_of_a_few_is_a_label(tmp_path: Path, cells: Cells, label: str) -> None:
+    assert started(json_lines(tmp_path / "t.jsonl", cells))[0].task.model_dump()["label"] == label
+
+
+def test_pairs_of_better_and_worse_answers_are_told_with_what_can_be_learned_of_them(tmp_path: Path) -> None:
+    told = "holds pairs of a chosen and a rejected answer, and no task here learns from what was rejected; to learn the"
+    texts = {"prompt": sentence, "chosen": lambda n: f"good {n}", "rejected": lambda n: f"bad {n}"}
+    talks = {"chosen": shared, "rejected": shared}
+    with pytest.raises(UserError, match=f"{told} .* give --task generate --column prompt --target chosen"):
+        started(json_lines(tmp_path / "texts.jsonl", texts))
+    with pytest.raises(UserError, match=f"{told} .* give --task generate --column chosen$"):
+        started(json_lines(tmp_path / "talks.jsonl", talks))
+    recipe, *_ = started(tmp_path / "texts.jsonl", task="generate", column="prompt", target="chosen")
+    assert recipe.task.model_dump()["completion_column"] == "chosen"
+    recipe, *_ = started(tmp_path / "talks.jsonl", task="generate", column="chosen")
+    assert recipe.task.model_dump()["messages_column"] == "chosen"
+
+
+def test_rows_that_make_no_example_are_counted_by_reason(tmp_path: Path) -> None:
+    tool = {"role": "tool", "content": "rain"}
+    mixed = {"messages": lambda n: [asked(n), *([tool] if n % 3 else []), answered(n)]}
+    _, told, _ = started(json_lines(tmp_path / "t.jsonl", mixed))
+    assert told[2] == "rows: 20 of 60 make examples; left out: 40 with role tool (the first in line 2)"
+    with pytest.raises(UserError, match=r"no row makes an example; 60 with role tool \(the first in line 1\); name"):
+        started(json_lines(tmp_path / "u.jsonl", {"messages": lambda n: [tool]}))
+
+
+NAMES = ["null", "true", "1", "1.5", "-", "a.b", "a[0]", "{x}", "{value}", 'q"u', "it's", "a: b", "a #b", " lead", "~"]
+NAMES += [
+    "trail ",
+    "größe",
+    "日本",
+    "two\nlines",
+    "\u2028",
+    "\u0085",
+    "\x7f",
+    "*a",
+    "&a",
+    "!t",
+    "%x",
+    "@x",
+    "value",
+    "context",
+]
+NAMES += ["a=b", "\U0001f600", "\U000e0001", "\\", "<<", "{", "]", "| ", ">", "?", "`"]
+
+
+@pytest.mark.parametrize("kind", ["classify", "standardize"])
+def test_columns_of_any_name_are_read(tmp_path: Path, kind: str) -> None:
+    for n, name in enumerate(NAMES):
+        cells: dict[str, Cells] = {
+            "classify": {name: sentence, f"{name}?": lambda n: "ab"[n % 2]},
+            "standardize": {f"{name} raw": lambda n: f"f {n}", name: lambda n: f"F {n}", "a.b": lambda n: n},
+        }
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        started(json_lines(folder / "t.jsonl", cells[kind]))
+        opened = load(folder / "t.yaml", [f"prepare.slices={{x: {quoted(name)}}}"])
+        facts = PreparedFacts(**flow.prepared(opened, flow.store_for(opened)).facts)
+        assert opened.recipe.task.kind == kind
+        assert sum(facts.splits.values()) == sum(facts.slices["x"].values()) == 60
+
+
+@pytest.mark.parametrize("stem", ["größe, [x] (1)", "12", "x" * 200, "--", "{a: b}"])
+def test_a_table_of_any_name_has_a_recipe(tmp_path: Path, stem: str) -> None:
+    opened = started(csv(tmp_path / f"{stem}.csv", TEXT | LABEL))[2]
+    assert flow.prepared(opened, flow.store_for(opened)).facts["source"]["file"] == f"{stem}.csv"
 
 
 @pytest.mark.parametrize(
@@ -264,6 +445,8 @@ def test_columns_are_those_of_any_line_and_conversations_are_known_by_their_cont
         ("name_clean", "name", True),
         ("Clean Name", "name", True),
         ("clean", "", True),
+        ("a[0] clean", "a 0", True),
+        ("a[0]", "a 0", False),
         ("name", "name", False),
         ("cleaner", "cleaner", False),
     ],
@@ -274,7 +457,26 @@ def test_a_mark_of_clean_values_is_a_word_of_the_name(name: str, stem: str, mark
 
 @pytest.mark.parametrize(
     "text",
-    ["a b", "null", "True", "1e5", ".5", "- x", "a: b", "[x]", "ä", "../t.csv", "my notes [final].csv", "a#b", '"'],
+    [
+        "a b",
+        "\u2028",
+        "\u0085",
+        "\x7f",
+        "\U0001f600",
+        "\ufeff",
+        "null",
+        "True",
+        "1e5",
+        ".5",
+        "- x",
+        "a: b",
+        "[x]",
+        "ä",
+        "../t.csv",
+        "my notes [final].csv",
+        "a#b",
+        '"',
+    ],
 )
 def test_names_and_paths_are_read_back_as_they_are(text: str) -> None:
     from luthier.recipe_file import parse

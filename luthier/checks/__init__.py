@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from luthier.choice import Choice
 from luthier.metrics import Metric
-from luthier.seams import Example, Prediction, Verdict, name_of
+from luthier.seams import Example, Prediction, Verdict, compared, name_of
 
 
 @dataclass(slots=True)
@@ -45,8 +45,12 @@ class Check(Choice):
 
 def within(predictions: list[Prediction], where: Mapping[str, object]) -> list[Prediction]:
     """The predictions whose slices match `where`; true and false are compared as the words."""
-    wanted = {name: slice_value(value) for name, value in where.items()}
-    return [p for p in predictions if all(p.slices.get(name) == value for name, value in wanted.items())]
+    wanted = {name: compared(slice_value(value)) for name, value in where.items()}
+    return [
+        p
+        for p in predictions
+        if all(name in p.slices and compared(p.slices[name]) == value for name, value in wanted.items())
+    ]
 
 
 def slice_value(value: object) -> str:

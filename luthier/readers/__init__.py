@@ -19,6 +19,7 @@ class Row:
     line: int  # 1-based line where the record begins
     values: dict[str, Any]  # column -> value, in the file's order
     blank_before: int = field(default=0, compare=False)  # blank lines between it and the record before
+    text: str = field(default="", compare=False, repr=False)  # the record as the file has it, without its line ending
 
 
 @dataclass(slots=True)
@@ -53,6 +54,10 @@ class Reader(Choice):
     def describe(self, path: Path) -> dict[str, Any]:
         """What was detected, for people and the manifest: format, encoding, dialect, columns."""
         raise NotImplementedError
+
+    def doubt(self, path: Path) -> str:
+        """What may be why a column is not there, and what to set then; "" where nothing speaks for it."""
+        return ""
 
 
 class Table:
@@ -89,7 +94,9 @@ class Table:
         """What is told of each of these columns that the table has not, with the nearest name."""
         known = self.columns
         missing = [] if known is None else [name for name in dict.fromkeys(columns) if name not in known]
-        return [UserError(unknown("column", name, known or []), where=str(self.path)) for name in missing]
+        doubt = self.reader.doubt(self.path) if missing else ""
+        told = [UserError(unknown("column", name, known or []), where=str(self.path)) for name in missing]
+        return [*told, *([UserError(doubt, where=str(self.path))] if doubt else [])]
 
     def require(self, columns: Iterable[str]) -> None:
         """UserError, all missing ones at once with the nearest names, unless the table has these columns."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, NoReturn
 
 from pydantic import AfterValidator
 
@@ -38,9 +38,6 @@ BYTE_ORDER_MARKS = (  # utf-32 before utf-16, whose mark it begins with
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# charset-normalizer's guess is believed for these alone, and only where non-ASCII bytes stand in runs, as the words of
-# such scripts do. It errs on short western columns: "5 €;“é”" came back as cp1251, "Muñoz;Málaga" as cp1250.
-BELIEVED = ("cp1251", "koi8_r", "cp1253", "cp932", "euc_jp", "gb18030", "big5", "cp949")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -117,11 +114,19 @@ def refuse_unfit(path: Path, *, encoding: str) -> None:
         )
 
 
+def has_mark(path: Path) -> bool:
+    """Whether a file begins with a byte order mark."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return any(head.startswith(mark) for mark, _ in BYTE_ORDER_MARKS)
+
+
 def find_encoding(path: Path) -> tuple[str, str]:
     """(encoding, how it was found), from every byte of the file, in flat memory.
 
     A byte order mark wins; then UTF-8 when all is valid, or when valid sequences outnumber invalid bytes ten to
-    one (one bad line in a million must not turn the others into `Ã©`: that line is put aside); then a guess.
+    one (one bad line in a million must not turn the others into `Ã©`: that line is put aside); then a guess from the
+    letters, and UserError where they fit several encodings.
     """
     with path.open("rb") as file:
         head = file.read(4)
@@ -131,7 +136,6 @@ def find_encoding(path: Path) -> tuple[str, str]:
         file.seek(0)
         decoder = codecs.getincrementaldecoder("utf-8")("luthier.bytes")
         n_wide = n_bad = 0
-        high: set[int] = set()
         sample = b""
         while chunk := file.read(CHUNK_BYTES):
             text = decoder.decode(chunk)
@@ -140,7 +144,6 @@ def find_encoding(path: Path) -> tuple[str, str]:
             bad = len(SURROGATE.findall(text))
             n_bad += bad
             n_wide += len(text) - len(text.encode("ascii", "ignore")) - bad
-            high |= set(chunk)
             if len(sample) < CHUNK_BYTES:
                 sample += chunk[: chunk.rfind(b"\n") + 1] or chunk
         n_bad += len(decoder.decode(b"", final=True))
@@ -148,15 +151,23 @@ def find_encoding(path: Path) -> tuple[str, str]:
         return "utf-8", "every byte is valid utf-8"
     if n_wide >= 10 * n_bad:
         return "utf-8", f"{n_wide} valid utf-8 sequences against {n_bad} invalid bytes"
-    n_in_runs = sum(map(len, re.findall(rb"[\x80-\xff]{3,}", sample)))
-    if n_in_runs >= 12 and n_in_runs > len(re.findall(rb"[\x80-\xff]", sample)) / 3:
-        from charset_normalizer import from_bytes
+    from luthier.readers._encodings import guess
 
-        best = from_bytes(sample, cp_isolation=[*BELIEVED, "cp1250", "cp1252"]).best()
-        if best is not None and best.encoding in BELIEVED:
-            return best.encoding, "guess from the text, not valid utf-8"
-    missing_in_cp1252 = {0x81, 0x8D, 0x8F, 0x90, 0x9D}
-    return "latin-1" if high & missing_in_cp1252 else "cp1252", "guess for western text, not valid utf-8"
+    found = guess(sample)
+    if not found.sure:
+        refuse_guess(path, found.shown)
+    return found.encoding, f"guess from letters as in {found.language}, not valid utf-8"
+
+
+def refuse_guess(path: Path, shown: Sequence[tuple[str, str]]) -> NoReturn:
+    """UserError that shows how a cell reads in each of the encodings that may be meant."""
+    told = [f"'{excerpt(cell)}' in {encoding}" for encoding, cell in shown]
+    raise UserError(
+        f"is not utf-8, and its bytes do not tell which encoding it has: a cell reads {', '.join(told[:-1])} or {told[-1]}",
+        where=str(path),
+        hint=f"name it in the reader's `encoding`, such as `prepare.reader: {{kind: csv, encoding: {shown[0][0]}}}`, "
+        "or save the file as utf-8",
+    )
 
 
 def physical_lines(path: Path, encoding: str) -> Iterator[Line]:

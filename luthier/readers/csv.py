@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import re
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import dropwhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from luthier.errors import UserError
 from luthier.readers import Quarantined, Reader, Row
-from luthier.readers._lines import LONGEST, Encoding, Line, excerpt, find_encoding, flaw, physical_lines, refuse_unfit
-
-DELIMITERS = "\t|;,"  # of two that fit equally well, the one that is rarer in prose
-DELIMITER_HINT = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)  # Excel's, in a first line of its own
-MOST_LINES = 100_000  # physical lines of one record; keeps memory flat behind a stray quote
+from luthier.readers._layout import (
+    Layout,
+    beginning,
+    find_dialect,
+    find_layout,
+    headless,
+    newline_of,
+    refuse_repeated,
+)
+from luthier.readers._lines import Encoding, Line, excerpt, find_encoding, flaw, has_mark, physical_lines, refuse_unfit
+from luthier.readers._records import Dialect, Record, split
+from luthier.readers._swallowed import Judge
 
 
 class Csv(Reader):
     """A header and records of as many fields; all values are text and whitespace is kept as it is.
 
-    A column without a name is called `column 1` and so on by its place; a first line `sep=;` names the delimiter.
-    Blank lines are skipped: they are neither rows nor put aside. Rules of what is put aside: `ragged`, `quote`,
-    `unclosed-quote`, `encoding`, `nul`, `too-long` (over 16 Mi characters), `header` (the header again). After an unclosed quote, which includes one
-    that stays open for 16 Mi characters or 100,000 lines, reading goes on at the next physical line.
+    A column without a name is called `column 1` and so on by its place; a first line `sep=;` names the delimiter. Title
+    lines above the header, a delimiter at the end of every record and an index without a name are found where nothing
+    else can be meant. Blank lines are skipped: they are neither rows nor put aside. Rules of what is put aside:
+    `ragged`, `quote`, `unclosed-quote`, `encoding`, `nul`, `too-long` (over 16 Mi characters), `header` (the header
+    again). After an unclosed quote, which includes one that stays open for 16 Mi characters or 100,000 lines and one
+    that swallows lines which look like the table's records, reading goes on at the next physical line.
     """
 
     encoding: Encoding = "auto"
@@ -37,6 +43,16 @@ class Csv(Reader):
     """One character between fields; `auto` takes whichever of , ; tab | divides the first lines most evenly."""
     quote: str = '"'
     """One character around fields, doubled inside them; empty when the file quotes nothing."""
+    escape: str = ""
+    """One character that takes the next one literally, such as a backslash; empty when there is none."""
+    skip_blanks: bool | Literal["auto"] = "auto"
+    """Whether blanks behind a delimiter are left out; `auto` does so where most records have a quote behind them."""
+    header: bool = True
+    """Whether the first line holds the columns' names; else they are `names`, or `column 1` and so on."""
+    names: list[str] = []
+    """Names of the columns, in order; they replace those of a header."""
+    skip_lines: int = Field(0, ge=0)
+    """Physical lines above the header, or above the first record, that are left out."""
 
     @model_validator(mode="after")
     def _single_characters(self) -> Csv:
@@ -44,197 +60,117 @@ class Csv(Reader):
             raise ValueError("delimiter must be `auto` or one character, and no line ending")
         if len(self.quote) > 1 or (self.quote and self.quote in "\r\n\0"):
             raise ValueError("quote must be one character, or empty, and no line ending")
+        if len(self.escape) > 1 or (self.escape and self.escape in "\r\n\0 "):
+            raise ValueError("escape must be one character, or empty, and no blank or line ending")
         if self.quote == self.delimiter:
             raise ValueError("delimiter and quote must differ")
+        if self.escape and self.escape in (self.quote, self.delimiter):
+            raise ValueError("escape must differ from delimiter and quote; a quote is doubled without it")
+        if self.skip_blanks is True and self.delimiter == " ":
+            raise ValueError("skip_blanks must be false where a blank is the delimiter")
+        if len(set(self.names)) < len(self.names) or not all(map(str.strip, self.names)):
+            raise ValueError("names must differ, and none may be blank")
         return self
 
     def rows(self, path: Path) -> Iterator[Row | Quarantined]:
-        encoding, _ = self._encoding(path)
-        records, first, header = self._open(path, encoding, self._delimiter(path, encoding))
-        told, last = first.text.strip("\r\n"), first.lines[-1].number
+        found = self._found(path)
+        layout, columns = found.layout, found.layout.columns
+        lines = dropwhile(lambda line: line.number <= layout.n_above, physical_lines(path, found.encoding))
+        records = split(lines, found.dialect, found.judge.swallows)
+        told, again, last = "", None, layout.n_above
+        if layout.header is not None:
+            first = next(records)
+            told, again, last = first.text.strip("\r\n"), first.fields[-1], first.lines[-1].number
         empty = True
         for record in records:
             empty = False
             line = record.lines[0].number
             blank, last = line - last - 1, record.lines[-1].number
-            rule, reason, column = _problem(record, header, encoding)
-            if not rule and len(header) > 1 and record.fields[-1] == first.fields[-1]:
-                again = record.text.strip("\r\n").removeprefix("\ufeff") == told  # files joined end to end
-                rule, reason = ("header", "the header stands here again") if again else ("", "")
+            if layout.extra == "delimiter" and len(record.fields) == layout.width and not record.fields[-1]:
+                record.fields.pop()
+            rule, reason, column = _problem(record, columns, found.encoding)
+            if not rule and len(columns) > 1 and record.fields[-1] == again:
+                repeated = record.text.strip("\r\n").removeprefix("\ufeff") == told  # files joined end to end
+                rule, reason = ("header", "the header stands here again") if repeated else ("", "")
             if rule:
                 yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)
             else:
-                yield Row(path.name, line, dict(zip(header, record.fields, strict=True)), blank)
+                found.judge.learn(record)
+                text = record.text.removesuffix("\n").removesuffix("\r")
+                yield Row(path.name, line, dict(zip(columns, record.fields, strict=True)), blank, text)
         if empty:
             raise UserError("has a header and no records", where=str(path), hint="add rows below the header")
 
     def describe(self, path: Path) -> dict[str, Any]:
-        encoding, found_by = self._encoding(path)
-        delimiter = self._delimiter(path, encoding)
-        _, _, header = self._open(path, encoding, delimiter)
+        """What was found, with what it takes to write such a file again: `mark` (a byte order mark), `newline`, and
+        `above`, the text above the header."""
+        found = self._found(path)
+        layout = found.layout
+        above = [line.text for line in found.sample if line.number <= layout.n_above]
         return {
             "format": self.kind,
-            "encoding": encoding,
-            "encoding_found_by": found_by,
-            "delimiter": delimiter,
+            "encoding": found.encoding,
+            "encoding_found_by": found.encoding_found_by,
+            "delimiter": found.dialect.delimiter,
             "quote": self.quote,
-            "columns": header,
+            **({"escape": self.escape} if self.escape else {}),
+            **({"skip_blanks": True} if found.dialect.skip_blanks else {}),
+            **({"header": False} if layout.header is None else {}),
+            **({"lines_above_the_header": layout.n_above, "above": "".join(above)} if layout.n_above else {}),
+            **({"index_without_a_name": True} if layout.extra == "index" else {}),
+            **({"delimiter_at_the_end": True} if layout.extra == "delimiter" else {}),
+            "mark": has_mark(path),
+            "newline": newline_of(found.sample),
+            "columns": layout.columns,
         }
 
-    def _encoding(self, path: Path) -> tuple[str, str]:
-        refuse_unfit(path, encoding=self.encoding)
-        return find_encoding(path) if self.encoding == "auto" else (self.encoding, "given")
-
-    def _delimiter(self, path: Path, encoding: str) -> str:
-        if self.delimiter != "auto":
-            return self.delimiter
-        return find_delimiter(beginning(path, encoding), self.quote)
-
-    def _open(self, path: Path, encoding: str, delimiter: str) -> tuple[Iterator[Record], Record, list[str]]:
-        """The records after the header, the header, and the columns' names; UserError where it cannot serve as one."""
-        records = split(physical_lines(path, encoding), delimiter, self.quote)
-        first = next(records, None)
-        if first is not None and DELIMITER_HINT.fullmatch(first.text):
-            first = next(records, None)
-        if first is None:
-            raise UserError("is empty", where=str(path), hint="it needs a header and at least one record")
-        at = f"{path}, line {first.lines[0].number}"
-        rule, reason, _ = _problem(first, first.fields, encoding)
-        if rule:
-            raise UserError(f"the header cannot be read: {reason}", where=at, hint="correct the header")
-        header = [name if name.strip() else f"column {n}" for n, name in enumerate(first.fields, start=1)]
-        seen: dict[str, int] = {}
-        for position, name in enumerate(header, start=1):
-            if name in seen:
-                raise UserError(
-                    f"the name '{name}' is already that of column {seen[name]}",
-                    where=f"{at}, column {position}",
-                    hint="rename one of them",
-                )
-            seen[name] = position
-        return records, first, header
-
-
-@dataclass(slots=True)
-class Record:
-    """What stands between two record boundaries."""
-
-    lines: list[Line]
-    fields: list[str]
-    rule: str = ""  # why it could not be divided into fields
-    reason: str = ""
-
-    @property
-    def text(self) -> str:
-        return self.lines[0].text if len(self.lines) == 1 else "".join(line.text for line in self.lines)
-
-
-class _Feed:
-    """Hands physical lines to the csv module, remembers those of the record in hand, and takes them back."""
-
-    def __init__(self, lines: Iterator[Line]) -> None:
-        self.lines = lines
-        self.returned: deque[Line] = deque()
-        self.begin()
-
-    def begin(self) -> None:
-        self.taken: list[Line] = []
-        self.size = 0  # characters
-        self.ended = False
-
-    def give_back(self) -> None:
-        """All lines of the record but its first will be read again."""
-        self.returned.extendleft(reversed(self.taken[1:]))
-        del self.taken[1:]
-
-    def __iter__(self) -> _Feed:
-        return self
-
-    def __next__(self) -> str:
-        self.ended = self.size > LONGEST or len(self.taken) >= MOST_LINES
-        if self.ended:
-            raise StopIteration
-        line = self.returned.popleft() if self.returned else next(self.lines, None)
-        if line is None:
-            self.ended = True
-            raise StopIteration
-        self.taken.append(line)
-        self.size += len(line.text)
-        return line.text
-
-
-def split(lines: Iterator[Line], delimiter: str, quote: str) -> Iterator[Record]:
-    """Every record but blank lines, in order. One that cannot be divided takes its first physical line alone."""
-    csv.field_size_limit(4 * LONGEST)  # of the whole process; the default of 131,072 would refuse long texts
-    feed = _Feed(lines)
-    parser = csv.reader(feed, strict=True, **_dialect(delimiter, quote))
-    while True:
-        feed.begin()
-        try:
-            fields = next(parser)
-        except StopIteration:
-            return
-        except csv.Error:
-            whole = not feed.ended and len(feed.taken) == 1
-            too_long = len(feed.taken[0].text) > LONGEST
-            limited = feed.size > LONGEST or len(feed.taken) >= MOST_LINES
-            feed.give_back()
-            yield _too_long(feed.taken) if too_long else _misquoted(feed.taken, delimiter, quote, whole, limited)
-            continue
-        if feed.size > LONGEST:
-            yield _too_long(feed.taken)
-        elif fields:
-            yield Record(feed.taken, fields)
-
-
-def beginning(path: Path, encoding: str) -> list[Line]:
-    """The first 1,000 physical lines, or as many as reach a million characters."""
-    lines: list[Line] = []
-    size = 0
-    for line in islice(physical_lines(path, encoding), 1000):
-        lines.append(line)
-        size += len(line.text)
-        if size > 1_000_000:
-            break
-    return lines
-
-
-def find_delimiter(sample: list[Line], quote: str) -> str:
-    """Of , ; tab | the one with the most fields in the header that the most records agree with; a comma if none occurs.
-
-    A candidate scores (share of records with as many fields as the header) squared x (fields - 1).
-    """
-    if sample and (hint := DELIMITER_HINT.fullmatch(sample[0].text)):
-        return hint[1]
-    best, most = ",", 0.0
-    for delimiter in DELIMITERS.replace(quote, "") if quote else DELIMITERS:
-        widths = [len(record.fields) for record in split(iter(sample), delimiter, quote)]
-        if widths:
-            share = widths.count(widths[0]) / len(widths)
-            if (score := share**2 * (widths[0] - 1)) > most:
-                best, most = delimiter, score
-    return best
-
-
-def _dialect(delimiter: str, quote: str) -> dict[str, Any]:
-    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-    return {"delimiter": delimiter, "quotechar": quote or None, "quoting": quoting}
-
-
-def _too_long(lines: list[Line]) -> Record:
-    return Record(lines, [], "too-long", f"the record is longer than {LONGEST} characters")
-
-
-def _misquoted(lines: list[Line], delimiter: str, quote: str, whole: bool, limited: bool) -> Record:
-    """`whole`: the fault lies within the line. Otherwise its last field opens a quote that does not end well."""
-    if whole:
-        return Record(
-            lines, [], "quote", f"a closing {quote} is followed by neither {delimiter!r} nor the end of the line"
+    def doubt(self, path: Path) -> str:
+        found = self._found(path)
+        header = found.layout.header
+        if header is None or self.names:
+            return ""
+        why = headless(header.fields, (seen.fields for seen in found.judge.recent))
+        return why and (
+            f"the first line looks like data: {why}; if the file has no header, set "
+            f"`prepare.reader: {{kind: {self.kind}, header: false, names: [...]}}`"
         )
-    fields = next(csv.reader([lines[0].text], **_dialect(delimiter, quote)))
-    until = f" within {LONGEST} characters or {MOST_LINES} lines" if limited else ""
-    reason = f"the {quote} that opens field {len(fields)} is never properly closed{until}"
-    return Record(lines, fields, "unclosed-quote", reason)
+
+    def _found(self, path: Path) -> _Found:
+        """How the file is written; UserError where its header cannot serve as one."""
+        refuse_unfit(path, encoding=self.encoding)
+        encoding, found_by = find_encoding(path) if self.encoding == "auto" else (self.encoding, "given")
+        sample = beginning(path, encoding)
+        dialect = find_dialect(
+            [line for line in sample if line.number > self.skip_lines],
+            self.delimiter,
+            self.quote,
+            self.escape,
+            self.skip_blanks,
+        )
+        layout, judge = find_layout(
+            path, sample, dialect, header=self.header, names=self.names, skip_lines=self.skip_lines
+        )
+        if (header := layout.header) is not None:
+            line = header.lines[0].number
+            rule, reason, _ = _problem(header, header.fields, encoding)
+            if rule:
+                raise UserError(
+                    f"the header cannot be read: {reason}", where=f"{path}, line {line}", hint="correct the header"
+                )
+            refuse_repeated(path, layout.columns, line)
+        return _Found(encoding, found_by, sample, dialect, layout, judge)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """How a file is written."""
+
+    encoding: str
+    encoding_found_by: str
+    sample: list[Line]  # its beginning
+    dialect: Dialect
+    layout: Layout
+    judge: Judge
 
 
 def _problem(record: Record, header: list[str], encoding: str) -> tuple[str, str, str]:

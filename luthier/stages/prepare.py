@@ -21,7 +21,7 @@ from luthier.preparers import Preparer
 from luthier.readers import Quarantined, Table, too_many
 from luthier.reading import detect
 from luthier.recipe import PrepareSettings
-from luthier.seams import Dropped, Example, name_of
+from luthier.seams import Dropped, Example, compared, name_of
 from luthier.splits import NO_COLUMNS, Unit
 from luthier.store import Artifact, Out, stage
 from luthier.tasks import TABLE, Task
@@ -241,7 +241,7 @@ def missing_columns(tables: dict[str, Table], task: Task, settings: PrepareSetti
 def unheld(table: Table, settings: PrepareSettings) -> list[UserError]:
     """Held-out values that no row of a table has, by a look at its columns alone."""
     columns = [name for name in settings.hold_out if name in (table.columns or settings.hold_out)]
-    met = {(name, name_of(row.values.get(name))) for row in (table if columns else ()) for name in columns}
+    met = {(name, compared(name_of(row.values.get(name)))) for row in (table if columns else ()) for name in columns}
     return [problem for name in columns for problem in unmet(settings, name, met)]
 
 
@@ -281,9 +281,9 @@ def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> 
         notes.n_respelled += found.entity != cells[column]
     else:
         found.entity = row
-    held_out = any(cells[name] in values for name, values in settings.hold_out.items())
+    held_out = any(compared(cells[name]) in values for name, values in settings.hold_out.items())
     (notes.held_out if held_out else notes.free).add(found.entity)
-    notes.values |= {(name, cells[name]) for name in settings.hold_out}
+    notes.values |= {(name, compared(cells[name])) for name in settings.hold_out}
     if settings.hold_out:
         found.slices["unseen"] = name_of(held_out)
     if settings.slices and (taken := sorted(found.slices.keys() & settings.slices.keys())):

@@ -12,13 +12,13 @@ from pydantic import BeforeValidator
 from luthier.choice import Choice, Self
 from luthier.errors import UserError
 from luthier.readers import Row, Table
-from luthier.seams import Answer, Dropped, Example, Prediction, Text, name_of
+from luthier.seams import Answer, Dropped, Example, Prediction, Text, compared, name_of
 
 Scalar = str | bool | int | float | None
-Name = Annotated[  # a value of the table, kept as the text that names it there: true, 1, 1.0; null is blank
+Name = Annotated[  # a value of the table, kept as what it is compared as: true, 1 (of 1.0 too); null is blank
     str,
     BeforeValidator(
-        lambda value: name_of(value) if isinstance(value, Scalar) else value, json_schema_input_type=Scalar
+        lambda value: compared(name_of(value)) if isinstance(value, Scalar) else value, json_schema_input_type=Scalar
     ),
 ]
 TABLE = "table"  # role of the table that the rows come from

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from luthier.readers import Row, Table
-from luthier.seams import Answer, Dropped, Example, Label, Prediction, name_of, text_of
+from luthier.seams import Answer, Dropped, Example, Label, Prediction, compared, name_of, text_of
 from luthier.tasks import TABLE, Name, Task, suggestion
 
 
@@ -47,7 +47,7 @@ class Classify(Task):
             raise ValueError("needs either `text` or `columns`")
         if self.rare and self.fewest == 1:
             raise ValueError("rare names the label of those that are rarer than `fewest`; give that too")
-        olds = [old for others in self.merge.values() for old in others]
+        olds = [old for others in self.merge.values() for old in set(others)]
         if twice := next((old for old in olds if olds.count(old) > 1 or old in self.merge), None):
             raise ValueError(f"merge names '{twice}' twice")
         return self
@@ -74,7 +74,7 @@ class Classify(Task):
     def label_of(self, row: Row) -> str:
         """The label that a row holds, after merging; "" where it holds none."""
         written = name_of(row.values.get(self.label))
-        return next((label for label, others in self.merge.items() if written in others), written)
+        return next((label for label, others in self.merge.items() if compared(written) in others), written)
 
     def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         column = self.text or ",".join(self.fields)

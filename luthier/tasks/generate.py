@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
+
+from pydantic import model_validator
 
 from luthier.readers import Row
 from luthier.seams import Dropped, Example, Prediction, Text, text_of
 from luthier.tasks import Task, suggestion
 
-ROLES = ("system", "user", "assistant")
+ROLES = {
+    "system": "system",
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot"), "assistant"),
+}
+CALLS = ("function_call", "tool_call")  # roles of a message that calls a tool
+TOOLS = ("tool", "function", "observation", "tool_response", "ipython")  # roles of a message that a tool wrote
+KEYS = (("role", "content"), ("from", "value"))  # of who speaks and what is said
+PREFERENCE = ("chosen", "rejected")
+
+Message = dict[str, str]  # role, one of system, user and assistant, and content
 
 
 class Generate(Task):
-    """Prompt -> completion, or messages through the base's own chat template."""
+    """Prompt -> completion, or messages through the base's own chat template.
+
+    A prompt or completion that is no text, such as a JSON object, is the text that JSON writes. Rows that cannot be
+    learned from are left out, each with its reason: tool calls among them.
+    """
 
     outside: ClassVar[tuple[str, ...]] = ("table",)
     form_settings: ClassVar[tuple[str, ...]] = ("chat_template",)
@@ -23,64 +40,89 @@ class Generate(Task):
     """File with the conversations or prompts."""
     prompt_column: str = "prompt"
     """Column with the prompt, where rows are prompts and completions."""
+    input_column: str = ""
+    """Column with further text of the prompt, such as the `input` of an instruction: it stands below the prompt, after an
+    empty line, and may be blank."""
     completion_column: str = "completion"
     """Column with the completion."""
     messages_column: str = "messages"
-    """Column with a list of {role, content}, where rows are conversations."""
+    """Column with a list of messages, or its JSON, where rows are conversations: {role, content}, or {from, value} as
+    ShareGPT has them, spoken by system, user (human) and assistant (gpt, model, bot). Parts of text are joined by line
+    breaks; nothing else of a message is read."""
     chat_template: str = ""
     """A Jinja chat template to use instead of the base's own; required for messages when the base has none."""
 
+    @model_validator(mode="after")
+    def _apart(self) -> Generate:
+        if self.input_column and self.input_column in (self.prompt_column, self.completion_column):
+            raise ValueError(f"input_column: '{self.input_column}' is the prompt or the completion already")
+        return self
+
     def columns(self) -> list[str]:
-        return []
+        return [self.input_column] if self.input_column else []
 
     def unasked(self, known: Sequence[str]) -> str:
         read = (self.prompt_column, self.messages_column)
-        return "" if {*read} & {*known} else f"has no column '{read[0]}' or '{read[1]}', of which the model reads one"
+        if not {*read} & {*known}:
+            return f"has no column '{read[0]}' or '{read[1]}', of which the model reads one"
+        return super().unasked(known)
 
     def targets(self) -> list[str]:
         return []
 
     def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
-        origin = {"file": row.file, "row": row.line, "column": ""}
-        if self.messages_column in row.values:
-            messages = row.values[self.messages_column]
-            problem = fault(messages)
-            if problem:
-                yield Dropped(problem, row.line, self.messages_column)
-                return
-            asked = messages if truth is None and messages[-1]["role"] != "assistant" else messages[:-1]
-            answer = messages[-1] if len(asked) < len(messages) else None
-            if truth is not None and (answer is None or answer["role"] != "assistant"):
-                yield Dropped("last message is not the assistant's", row.line, self.messages_column)
-                return
-            if not asked or not asked[-1]["content"].strip():
-                yield Dropped("nothing is asked", row.line, self.messages_column)
-                return
-            if truth is not None and not messages[-1]["content"].strip():
-                yield Dropped("no target", row.line, self.messages_column)
-                return
-            known = Text(answer["content"]) if answer and truth is not None else None
-            yield Example(id=str(row.line), task=self.kind, input={"messages": asked}, target=known, origin=origin)
-            return
-        if self.prompt_column not in row.values:
-            yield Dropped(f"neither {self.prompt_column} nor {self.messages_column}", row.line, "")
-            return
-        if not text_of(row.values[self.prompt_column]).strip():
-            yield Dropped("empty value", row.line, self.prompt_column)
-            return
-        answer_text = text_of(row.values.get(self.completion_column))
-        if truth is not None and not answer_text.strip():
-            yield Dropped("no target", row.line, self.completion_column)
-            return
-        yield Example(
-            id=str(row.line),
-            task=self.kind,
-            input={"text": text_of(row.values[self.prompt_column])},
-            target=Text(answer_text) if truth is not None else None,
-            origin=origin,
-        )
+        said, prompt = row.values.get(self.messages_column), listed(row.values.get(self.prompt_column))
+        if said not in (None, "", []):
+            yield self.conversation(row, said, truth)
+        elif is_talk(prompt):
+            yield self.conversation(row, [*prompt, *turns(row.values.get(self.completion_column))], truth)
+        else:
+            yield self.single(row, truth)
 
-    def prompt(self, example: Example) -> str | list[dict[str, str]]:
+    def conversation(self, row: Row, said: Any, truth: Row | None) -> Example | Dropped:
+        """The example of a row of messages."""
+        column = self.messages_column if row.values.get(self.messages_column) else self.prompt_column
+        messages = conversation(said)
+        if isinstance(messages, str):
+            return Dropped(messages, row.line, column)
+        answer = messages[-1] if messages[-1]["role"] == "assistant" else None
+        asked = messages[:-1] if answer else messages
+        target = None
+        if truth is not None:
+            if answer is None:
+                return Dropped("a last message that is not the assistant's", row.line, column)
+            if not answer["content"].strip():
+                return Dropped("no target", row.line, column)
+            target = Text(answer["content"])
+        if not any(message["role"] == "user" for message in asked):
+            return Dropped("no question", row.line, column)
+        if not asked[-1]["content"].strip():
+            return Dropped("nothing is asked", row.line, column)
+        return self.example(row, {"messages": asked}, target)
+
+    def single(self, row: Row, truth: Row | None) -> Example | Dropped:
+        """The example of a row of prompt and completion."""
+        if self.prompt_column not in row.values:
+            if self.messages_column in row.values:
+                return Dropped("no messages", row.line, self.messages_column)
+            return Dropped(lacking(row, f"neither {self.prompt_column} nor {self.messages_column}"), row.line, "")
+        prompt = text_of(row.values[self.prompt_column])
+        if not prompt.strip():
+            return Dropped("empty value", row.line, self.prompt_column)
+        further = text_of(row.values.get(self.input_column)) if self.input_column else ""
+        if further.strip():
+            prompt = f"{prompt}\n\n{further}"
+        answer = text_of(row.values.get(self.completion_column))
+        if truth is not None and not answer.strip():
+            return Dropped(lacking(row, "no target"), row.line, self.completion_column)
+        return self.example(row, {"text": prompt}, Text(answer) if truth is not None else None)
+
+    def example(self, row: Row, asked: dict[str, Any], target: Text | None) -> Example:
+        """One example of a row."""
+        origin = {"file": row.file, "row": row.line, "column": ""}
+        return Example(id=str(row.line), task=self.kind, input=asked, target=target, origin=origin)
+
+    def prompt(self, example: Example) -> str | list[Message]:
         if "messages" in example.input:
             return list(example.input["messages"])
         return str(example.input["text"])
@@ -97,17 +139,85 @@ class Generate(Task):
         return suggestion("completion", predictions[0] if predictions else None)
 
 
-def fault(messages: Any) -> str:
-    """What is wrong with a conversation, or nothing."""
-    if not isinstance(messages, list) or not messages:
-        return "messages are not a list"
-    for message in messages:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            if isinstance(message, dict) and {"from", "value"} <= message.keys():
-                return "messages of from and value where role and content are needed"
-            return "a message without role or content"
-        if message["role"] not in ROLES:
-            return "unknown role"
-        if not isinstance(message["content"], str):
-            return "content is not text"
-    return ""
+def lacking(row: Row, otherwise: str) -> str:
+    """Why a row has no answer."""
+    if row.values.keys() >= {*PREFERENCE}:
+        return "a pair of chosen and rejected answers, from which this task does not learn"
+    return otherwise
+
+
+def listed(cell: Any) -> Any:
+    """A cell of messages: the list that its JSON holds, where it is text."""
+    if not isinstance(cell, str) or not cell.lstrip().startswith("["):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell
+
+
+def is_talk(cell: Any) -> bool:
+    """Whether a cell is a list of messages, whatever they hold."""
+    said = listed(cell)
+    return isinstance(said, list) and bool(said) and all(isinstance(one, dict) and keys_of(one) for one in said)
+
+
+def keys_of(message: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The keys of who speaks and what is said, if a message has them; a call of tools may lack the second."""
+    return next((keys for keys in KEYS if keys[0] in message and (keys[1] in message or calls(message))), None)
+
+
+def calls(message: Mapping[str, Any]) -> bool:
+    """Whether a message calls a tool."""
+    return bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def turns(cell: Any) -> list[Any]:
+    """The messages of a completion beside a prompt that is a conversation: its own, or its text as the assistant's."""
+    said = listed(cell)
+    if is_talk(said):
+        return list(said)
+    text = text_of(cell)
+    return [{"role": "assistant", "content": text}] if text else []
+
+
+def conversation(cell: Any) -> list[Message] | str:
+    """The messages of a cell, as role and content, or what is wrong with them."""
+    said = listed(cell)
+    if not isinstance(said, list):
+        return "messages that are no list"
+    if not said:
+        return "no messages"
+    found = []
+    for message in said:
+        keys = keys_of(message) if isinstance(message, dict) else None
+        if keys is None:
+            return "a message without role and content"
+        read = turn(message, message[keys[0]], message.get(keys[1]))
+        if isinstance(read, str):
+            return read
+        found.append(read)
+    return found
+
+
+def turn(message: Mapping[str, Any], role: Any, content: Any) -> Message | str:
+    """One message as role and content, or what is wrong with it."""
+    named = role.strip().lower() if isinstance(role, str) else ""
+    if calls(message) or named in CALLS:
+        return "a tool call"
+    if named in TOOLS:
+        return "role tool"
+    if named not in ROLES:
+        return "a role that is none of system, user and assistant"
+    if isinstance(content, list):
+        texts = [
+            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
+        ]
+        if not all(isinstance(text, str) for text in texts):
+            return "a part of a message that is not text"
+        content = "\n".join(map(str, texts))
+    if content is None:
+        return "a message whose content is null"
+    if not isinstance(content, str):
+        return "a message whose content is not text"
+    return {"role": ROLES[named], "content": content}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import string
+import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -11,6 +12,8 @@ from pydantic import Field, model_validator
 from luthier.readers import Row
 from luthier.seams import Answer, Dropped, Example, Prediction, Text, text_of
 from luthier.tasks import Cell, Task, suggestion
+
+OWN = ("column", "value", "context")  # names that a prompt may hold without a column of that name
 
 
 class Standardize(Task):
@@ -51,13 +54,12 @@ class Standardize(Task):
             raise ValueError("needs `target`, the column that holds the canonical values of `column`")
         if self.target_key and not self.target_table:
             raise ValueError("target_key pairs the rows of two files; give the second as `target_table`")
-        places = [place for place in string.Formatter().parse(self.template) if place[1] is not None]
-        names = {str(name) for _, name, _, _ in places}
-        if any(form or conversion for _, _, form, conversion in places):
+        names = {name for _, name in parts(self.template, tuple(self.context)) if name is not None}
+        unknown = sorted(names - {*OWN, *self.context})
+        if unknown and re.search("[:!]", unknown[0]):
             raise ValueError("prompt takes names in braces alone, such as {value}, without `:` or `!`")
         if "value" not in names:
             raise ValueError("prompt must contain {value}")
-        unknown = sorted(names - {"column", "value", "context", *self.context})
         if unknown:
             raise ValueError(f"prompt names {{{unknown[0]}}}, which is neither column, value, context nor in `context`")
         return self
@@ -97,16 +99,16 @@ class Standardize(Task):
 
     def prompt(self, example: Example) -> str:
         fields = example.input["fields"]
-        parts = {
+        filled = {
             **fields["context"],
             "column": fields["column"],
             "value": fields["value"],
             "context": ", ".join(fields["context"].values()),
         }
         text = ""
-        for literal, name, _, _ in string.Formatter().parse(self.template):
+        for literal, name in parts(self.template, tuple(fields["context"])):
             left_out = name == "context" and not fields["context"]
-            text += (literal.removesuffix(" ") if left_out else literal) + ("" if name is None else parts[name])
+            text += (literal.removesuffix(" ") if left_out else literal) + ("" if name is None else filled[name])
         return text
 
     def completion(self, answer: Answer) -> str:
@@ -127,3 +129,24 @@ class Standardize(Task):
         for column in self.pairs():
             found |= suggestion(column, by_column.get(column))
         return found
+
+
+@lru_cache(maxsize=8)
+def parts(template: str, context: tuple[str, ...]) -> list[tuple[str, str | None]]:
+    """A prompt cut into (text, name of what stands behind it, or None): names stand in braces, and `{{` and `}}` are braces.
+
+    A column's name may hold whatever it likes; one with braces is known by being in `context`.
+    """
+    known = "|".join(re.escape(name) for name in sorted(context, key=len, reverse=True)) or "(?!)"
+    found: list[tuple[str, str | None]] = []
+    text, at = "", 0
+    for place in re.finditer(rf"\{{\{{|\}}\}}|\{{({known}|[^{{}}]*)\}}|[{{}}]", template):
+        text, at = text + template[at : place.start()], place.end()
+        if place[1] is not None:
+            found.append((text, place[1]))
+            text = ""
+        elif len(place[0]) == 1:
+            raise ValueError(f"prompt has a single '{place[0]}'; a brace that shall stand in it is written twice")
+        else:
+            text += place[0][0]
+    return [*found, (text + template[at:], None)]

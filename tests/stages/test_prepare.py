@@ -115,6 +115,16 @@ def test_json_lines_and_csv_hold_out_the_same_rows(tmp_path: Path, written: str)
     assert texts[0] == texts[1] == {f"t{n}" for n in range(0, 60, 10)}
 
 
+def test_the_type_of_a_cell_parts_neither_labels_nor_groups(tmp_path: Path) -> None:
+    kinds = [1, 1.0, "1", " 1 "], [True, "true", "true ", True]
+    rows = [{"text": f"t{n}", "label": kinds[n % 2][n // 2 % 4], "group": kinds[n // 8 % 2][n % 4]} for n in range(80)]
+    lines(tmp_path / "t.jsonl", rows)
+    done = Prepared(tmp_path, CLASSIFY, "prepare.slices={group: group}", "prepare.hold_out={group: [1.0]}")
+    assert done.facts.labels == {"1": 40, "true": 40}
+    assert done.facts.slices["group"] == {"1": 40, "true": 40}
+    assert done.split_of("group", "1") == {"test"}
+
+
 def test_labels_groups_slices_and_strata_name_a_value_alike(tmp_path: Path) -> None:
     flags = [True, False, "NA", "None", 1, 1.5]
     lines(

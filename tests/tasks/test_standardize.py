@@ -180,6 +180,10 @@ def asked(template: str | None, value: str, column: str = "raw", **context: str)
         ("{context} {value}", "5", {}, " 5"),
         ("{{{value}}} {country}", "{value} {0} {", {"country": "{column}"}, "{{value} {0} {} {column}"),
         ("{a.b} {value}", "5", {"a.b": "7"}, "7 5"),
+        *(
+            (f"{{{name}}} {{value}}", "5", {name: "7"}, "7 5")
+            for name in ("a[0]", "0", "é b", "a: b", "b!r", "'", "a}b", "null")
+        ),
     ],
 )
 def test_a_prompt_shows_values_as_they_are(
@@ -203,7 +207,8 @@ def test_no_value_is_edited_on_its_way_into_a_prompt(value: str, country: str) -
         ("{value} {}", "prompt names {}, which is neither"),
         ("{value} {value.x}", "prompt names {value.x}, which is neither"),
         ("{column}", "prompt must contain {value}"),
-        ("{value} {", "Single '{' encountered in format string"),
+        ("{value} {", "prompt has a single '{'"),
+        ("{value} }", "prompt has a single '}'"),
     ],
 )
 def test_a_prompt_that_cannot_be_filled_is_refused_on_loading(template: str, sentence: str) -> None:

@@ -1,0 +1,152 @@
+"""Swallowed lines: whether a quote that is closed some lines later holds an honest text, or records of their own.
+
+Nothing in the file says so, so the two readings are weighed against each other as a logarithm of odds. Each line that
+stands behind the first may have as many fields as the table, and in each column what the table has there: numbers where
+numbers stand, one of few values, a text that begins without a blank. The lines of a letter or an address do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import log
+from typing import NamedTuple
+
+from luthier.readers._records import Dialect, Record
+
+RECENT = 300  # records that a column is judged by
+FEWEST = 5  # records below which a column says nothing
+HONEST = 5.0  # by how much an honest text is likelier beforehand; nats
+WHERE_USUAL = 10.0  # and by how much more where all records are of several lines
+MOST, LEAST = 3.0, -4.0  # what one column of one line may say; nats
+INTEGER = re.compile(r"[+-]?\d+")
+FIT_BY_CHANCE = {2: 0.5, 3: 0.25}  # share of the lines of a text that have this many fields; 0.1 where more
+# Share of the pieces of a text between two delimiters that are of a kind.
+KIND_BY_CHANCE = {"empty": 0.05, "integer": 0.04, "figures": 0.04, "word": 0.3, "code": 0.08, "text": 0.6}
+
+
+class _Seen(NamedTuple):
+    """What is remembered of a record."""
+
+    fields: list[str]
+    quotes: bool  # whether a quote stands in it
+    long: bool  # whether it has several lines
+
+
+@dataclass
+class Judge:
+    """Judges records of several lines by the records before them, and by those of the file's beginning."""
+
+    dialect: Dialect
+    width: int  # fields of a record
+    recent: deque[_Seen] = field(default_factory=lambda: deque(maxlen=RECENT))
+    known_to: int = 0  # the last line that was learned from
+
+    def learn(self, record: Record) -> None:
+        """Remember how a record looks, once."""
+        line = record.lines[0].number
+        if len(record.fields) == self.width and line > self.known_to:
+            self.known_to = line
+            self.recent.append(_Seen(record.fields, self.dialect.quote in record.text, len(record.lines) > 1))
+
+    def learn_all(self, records: Iterable[Record]) -> None:
+        """Remember those that are beyond doubt: of one line, or of several whose first cannot be a record by itself."""
+        for record in records:
+            if not record.rule and (len(record.lines) == 1 or not self.first_could_be_whole(record)):
+                self.learn(record)
+
+    def first_could_be_whole(self, record: Record) -> bool:
+        """Whether the first line has all its fields, if the quote that it leaves open were an ordinary character."""
+        fields = self.dialect.opened(record.lines[0].text)
+        return len(fields) - 1 + len(fields[-1].split(self.dialect.delimiter)) >= self.width
+
+    def swallows(self, record: Record) -> bool:
+        """Whether the lines behind a record's first one are likelier records of their own than its text."""
+        if self.width < 2 or not self.first_could_be_whole(record):
+            return False
+        told = [line.text for line in record.lines[1:] if line.text.strip("\r\n")]
+        cut = [self.dialect.cut(text) for text in told]
+        n_fit = sum(fields is not None and len(fields) == self.width for fields in cut)
+        if 2 * n_fit < len(cut) or not cut:
+            return False
+        columns = self.columns()
+        unquoted = log((sum(not seen.quotes for seen in self.recent) + 0.5) / (len(self.recent) + 1))
+        odds = -HONEST - WHERE_USUAL * sum(seen.long for seen in self.recent) / (len(self.recent) or 1)
+        odds += 0 if len(record.fields) == self.width else 3
+        before = self.dialect.opened(record.lines[0].text)[:-1]
+        for text, fields in zip(told, cut, strict=True):
+            if fields is None or len(fields) != self.width:
+                odds += log(0.1 / 0.7)
+                continue
+            chance = FIT_BY_CHANCE.get(self.width, 0.1)
+            odds += log(0.95 / chance) if columns else log(0.95 / chance) / 2
+            odds += sum(
+                column.odds(cell, before[at] if at < len(before) else "", first=at == 0)
+                for at, (column, cell) in enumerate(zip(columns, fields, strict=bool(columns)))
+            )
+            if self.dialect.quote not in text:
+                odds += max(LEAST, unquoted)
+            before = fields
+        return odds > 0
+
+    def columns(self) -> list[_Column]:
+        """How each column looks; empty where too few records are known."""
+        if len(self.recent) < FEWEST:
+            return []
+        return [_Column([seen.fields[at] for seen in self.recent]) for at in range(self.width)]
+
+
+class _Column:
+    """What the values of a column have in common."""
+
+    def __init__(self, cells: list[str]) -> None:
+        self.n = len(cells)
+        self.counts = Counter(cells)
+        self.kinds = Counter(map(kind, cells))
+        self.n_blank = sum(cell[:1].isspace() for cell in cells)
+        self.few = self.n >= 9 and len(self.counts) <= self.n / 3
+        self.unique = len(self.counts) == self.n
+        numbers = list(map(_integer, cells))
+        pairs = pairwise(numbers)
+        self.rises = self.unique and all(a is not None and b is not None and a < b for a, b in pairs)
+
+    def odds(self, cell: str, above: str, *, first: bool) -> float:
+        """How much likelier a cell is in this column than between two delimiters of a text; nats, within limits."""
+        if self.few:
+            return _within((self.counts[cell] + 0.1) / (self.n + 1), 0.02 if cell in self.counts else 0.98)
+        if self.unique and cell in self.counts:
+            return LEAST
+        of = kind(cell)
+        odds = _within((self.kinds[of] + 0.5) / (self.n + 3), KIND_BY_CHANCE[of])
+        blank, chance = (self.n_blank + 0.5) / (self.n + 1), 0.1 if first else 0.8
+        odds += log(blank / chance) if cell[:1].isspace() else log((1 - blank) / (1 - chance))
+        number, before = _integer(cell), _integer(above)
+        if self.rises and number is not None and before is not None:
+            odds += log(0.95 / 0.5) if number > before else 2 * LEAST
+            return min(MOST, odds)
+        return max(LEAST, min(MOST, odds))
+
+
+def _integer(cell: str) -> int | None:
+    return int(cell) if len(cell) < 19 and INTEGER.fullmatch(cell) else None
+
+
+def _within(share: float, chance: float) -> float:
+    return max(LEAST, min(MOST, log(share / chance)))
+
+
+def kind(cell: str) -> str:
+    """`empty`, `integer`, `figures` (a date, a price), `word`, `code` (letters and others without a blank) or `text`."""
+    cell = cell.strip()
+    if not cell:
+        return "empty"
+    if INTEGER.fullmatch(cell):
+        return "integer"
+    if not any(map(str.isalpha, cell)):
+        return "figures"
+    if cell.isalpha():
+        return "word"
+    return "text" if " " in cell else "code"
