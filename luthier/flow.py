@@ -165,10 +165,9 @@ def prepared(opened: RecipeFile, store: Store) -> Artifact:
 
 def hinted(recipe: Recipe, store: Store, examples: Artifact) -> Artifact:
     """The examples with what other sources answer, where the task shows it."""
-    sources = recipe.hints()
-    if not sources:
+    if not recipe.task.hinted():
         return examples
-    return store.do(hint, Hint(sources=sources, task=recipe.task.form(), seed=recipe.seed), examples=examples)
+    return store.do(hint, Hint(sources=recipe.hints(), task=recipe.task.form(), seed=recipe.seed), examples=examples)
 
 
 def check_answers_fit(recipe: Recipe, encoded: Artifact, listener: Listener) -> None:

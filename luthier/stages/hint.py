@@ -46,11 +46,11 @@ def hint(config: Hint, out: Out, examples: Artifact) -> dict[str, Any]:
     shutil.copyfile(examples.path / "quarantine.jsonl", out.folder / "quarantine.jsonl")
     hints = [
         HintFacts(
-            source=source.kind,
-            in_folds=right(shown["train"], source.kind, task, seed),
-            on_validation=right(shown["validation"], source.kind, task, seed),
+            source=name,
+            in_folds=right(shown["train"], name, task, seed),
+            on_validation=right(shown["validation"], name, task, seed),
         )
-        for source in sources
+        for name in task.hints_of(shown["train"][0])
     ]
     for each in hints:
         on = each.on_validation

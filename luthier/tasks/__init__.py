@@ -92,6 +92,10 @@ class Task(Choice):
         """What the model reads: a text, or messages for its chat template."""
         raise NotImplementedError
 
+    def hinted(self) -> bool:
+        """Whether the prompt shows hints."""
+        return False
+
     def hinted_by(self) -> list[Any]:
         """The baselines whose answers the prompt shows, as blocks of a recipe."""
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from luthier.readers import Row
 from luthier.seams import Answer, Dropped, Example, Prediction, Text, text_of
 from luthier.tasks import Cell, Task, suggestion
 
-OWN = ("column", "value", "context")  # names that a prompt may hold without a column of that name
+OWN = ("column", "value", "context", "hints")  # names that a prompt may hold without a column of that name
 
 
 class Standardize(Task):
@@ -22,7 +23,7 @@ class Standardize(Task):
     about_cells: ClassVar[bool] = True
     outside: ClassVar[tuple[str, ...]] = ("table", "target_table")
     row_by_row: ClassVar[tuple[str, ...]] = ("target_table",)
-    form_settings: ClassVar[tuple[str, ...]] = ("template",)
+    form_settings: ClassVar[tuple[str, ...]] = ("template", "blank")
     recommended_baselines: ClassVar[tuple[str, ...]] = ("identity", "rules", "untuned")
 
     table: str
@@ -40,9 +41,16 @@ class Standardize(Task):
     rows are paired in order, and refused where a blank line, or a row that cannot be read, stands in one file alone."""
     context: list[str] = []
     """Other columns of the row that the model may read."""
-    template: str = Field(default="{column} {context}: {value} =>", alias="prompt")
-    """Prompt: {column}, {value}, {context} (all context values), or {name} of one context column. Without context
-    columns {context} goes, with the blank before it. Values stand in it as they are, braces included."""
+    hints: list[str | dict[str, Any]] = []
+    """What other sources propose for a value, shown to the model in the prompt: a baseline that answers value by value, by its
+    name or block (`rules`), or a column (`{column: legacy}`). Training rows are hinted by what learned from other rows."""
+    blank: str = ""
+    """What the model writes where the canonical value is empty, such as `(none)`: cells with one are then learned, and come
+    out empty. Left out, they are left out too."""
+    template: str = Field(default="{column} {context}: {value} {hints} =>", alias="prompt")
+    """Prompt: {column}, {value}, {context} (all context values), {name} of one context column, or {hints}, as
+    `rules: 2004-09-16`. Without context columns or hints {context} or {hints} goes, with the blank before it. Values stand in
+    it as they are, braces included."""
 
     model_config = {"populate_by_name": True, "serialize_by_alias": True}
 
@@ -61,7 +69,11 @@ class Standardize(Task):
         if "value" not in names:
             raise ValueError("prompt must contain {value}")
         if unknown:
-            raise ValueError(f"prompt names {{{unknown[0]}}}, which is neither column, value, context nor in `context`")
+            raise ValueError(f"prompt names {{{unknown[0]}}}, which is neither {', '.join(OWN)} nor in `context`")
+        if self.hints and "hints" not in names:
+            raise ValueError("prompt must contain {hints}, where the model reads them")
+        if any(isinstance(each, dict) and not ("kind" in each or each.keys() == {"column"}) for each in self.hints):
+            raise ValueError("a hint is the name or block of a baseline, or {column: name}")
         return self
 
     def pairs(self) -> dict[str, str]:
@@ -69,7 +81,22 @@ class Standardize(Task):
         return dict(self.fields) or {self.column: self.target}
 
     def columns(self) -> list[str]:
-        return [*self.pairs(), *self.context]
+        return [*self.pairs(), *self.context, *self.hinting_columns()]
+
+    def hinting_columns(self) -> list[str]:
+        """Columns whose values are shown as hints."""
+        return [each["column"] for each in self.hints if isinstance(each, dict) and "kind" not in each]
+
+    def hinted(self) -> bool:
+        return bool(self.hints)
+
+    def hinted_by(self) -> list[Any]:
+        return [each for each in self.hints if not (isinstance(each, dict) and "kind" not in each)]
+
+    def source(self) -> Standardize:
+        """Of the hints the columns alone, and of `blank` whether there is one: they decide the examples too."""
+        columns = [{"column": name} for name in self.hinting_columns()]
+        return super().source().model_copy(update={"hints": columns, "blank": "blank" if self.blank else ""})
 
     def targets(self) -> list[str]:
         return list(self.pairs().values())
@@ -79,20 +106,22 @@ class Standardize(Task):
 
     def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         context = {name: text_of(row.values.get(name)) for name in self.context}
+        proposed = {name: text_of(row.values.get(name)) for name in self.hinting_columns()}
+        hints = {"hints": proposed} if proposed else {}
         for column, target in self.pairs().items():
             value = text_of(row.values.get(column))
             if not value.strip():
                 yield Dropped("empty value", row.line, column)
                 continue
             answer = text_of(truth.values.get(target)) if truth is not None else None
-            if answer is not None and not answer.strip():
+            if answer is not None and not answer.strip() and not self.blank:
                 yield Dropped("no target", row.line, column)
                 continue
             yield Example(
                 id=f"{row.line}:{column}",
                 task=self.kind,
-                input={"fields": {"column": column, "value": value, "context": context}},
-                target=None if answer is None else Text(answer),
+                input={"fields": {"column": column, "value": value, "context": context} | hints},
+                target=None if answer is None else Text(answer if answer.strip() else ""),
                 slices={"column": column},
                 origin={"file": row.file, "row": row.line, "column": column},
             )
@@ -104,15 +133,30 @@ class Standardize(Task):
             "column": fields["column"],
             "value": fields["value"],
             "context": ", ".join(fields["context"].values()),
+            "hints": ", ".join(f"{name}: {value}" for name, value in self.hints_of(example).items()),
+        }
+        nothing = {
+            name for name, shown in (("context", fields["context"]), ("hints", self.hints_of(example))) if not shown
         }
         text = ""
         for literal, name in parts(self.template, tuple(fields["context"])):
-            left_out = name == "context" and not fields["context"]
+            left_out = name is not None and name in nothing
             text += (literal.removesuffix(" ") if left_out else literal) + ("" if name is None else filled[name])
         return text
 
+    def with_hints(self, example: Example, hints: Mapping[str, str]) -> Example:
+        fields = example.input["fields"]
+        return replace(example, input={"fields": fields | {"hints": {**self.hints_of(example), **hints}}})
+
+    def hints_of(self, example: Example) -> Mapping[str, str]:
+        return example.input["fields"].get("hints", {})  # type: ignore[no-any-return]
+
     def completion(self, answer: Answer) -> str:
-        return f" {answer}"
+        return f" {str(answer) or self.blank}"
+
+    def parse(self, text: str, example: Example) -> Answer:
+        said = text.strip()
+        return Text("" if said == self.blank else said)
 
     def readable(self, example: Example) -> str:
         cell = self.cell(example)
