@@ -332,6 +332,12 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
         "task.target_key=id",
     ),
     "tasks.standardize.context": (prepare, STANDARDIZE, "task.context=[owner]"),
+    "tasks.standardize.hints": (
+        prepare,
+        STANDARDIZE.replace("context: [kind]", "context: [kind], prompt: '{value} {hints}'"),
+        "task.hints=[{column: part}]",
+    ),
+    "tasks.standardize.blank": (prepare, STANDARDIZE.replace("table.csv", "part.csv"), "task.blank=none"),
     "tasks.standardize.prompt": (train, STANDARDIZE, "task.prompt='clean {value}:'"),
     "tasks.classify.table": (prepare, CLASSIFY, "task.table=other.csv"),
     "tasks.classify.text": (prepare, CLASSIFY, "task.text=clean"),
