@@ -96,7 +96,11 @@ def test_init_writes_a_valid_commented_recipe_and_never_overwrites(tmp_path: Pat
 @pytest.mark.parametrize(
     ("header", "rows", "expected"),
     [
-        ("text,label", ["good,pos", "bad,neg"] * 30, ["kind: classify", "text: text", "label: label", "name: minilm"]),
+        (
+            "text,label",
+            [f"say {n},{'pn'[n % 2]}" for n in range(30)],
+            ["kind: classify", "text: text", "label: label", "name: minilm"],
+        ),
         ("prompt,completion", [f"say {n},{n}" for n in range(30)], ["kind: generate", "name: gemma-3-270m"]),
     ],
 )
