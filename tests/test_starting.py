@@ -243,7 +243,7 @@ def test_a_first_line_holds_names_where_columns_are_given_by_them_or_a_person_sa
         ),
         (
             TEXT | LABEL | {"one": lambda n: "x"},
-            {"column": "text", "target": "one"},
+            {"task": "classify", "column": "text", "target": "one"},
             "holds the one label 'x', too few",
         ),
         (
