@@ -122,9 +122,9 @@ def chain(opened: RecipeFile, store: Store) -> Run:
     opened = settled(opened, store)
     recipe = opened.recipe
     base = base_model(recipe.base, opened, store)
-    examples = prepared(opened, store)
-    check_groups(recipe, PreparedFacts(**examples.facts))
-    examples = hinted(recipe, store, examples)
+    made = prepared(opened, store)
+    check_groups(recipe, PreparedFacts(**made.facts))
+    examples = hinted(recipe, store, made)
     encoded = encode_for(recipe, store, examples, base)
     check_answers_fit(recipe, encoded, store.listener)
     model = trained(opened, store, encoded, base)
@@ -137,7 +137,14 @@ def chain(opened: RecipeFile, store: Store) -> Run:
         tuned=found.tuned,
         **evidence,
     )
-    artifacts = {"base": base, "examples": examples, "encoded": encoded, "model": model, "tuned": found.tuned}
+    artifacts = {
+        "base": base,
+        **({"prepared": made} if made is not examples else {}),
+        "examples": examples,
+        "encoded": encoded,
+        "model": model,
+        "tuned": found.tuned,
+    }
     artifacts |= {f"baseline_{name}": artifact for name, artifact in found.rivals.items()}
     artifacts |= {"scores": found.scores, **({"measure": found.measured} if found.measured else {}), "gate": verdicts}
     return runs.record(opened, store, artifacts)

@@ -13,7 +13,7 @@ import plugging
 import pytest
 import tiny
 
-from luthier import flow, runs, seams
+from luthier import flow, report, runs, seams
 from luthier.applying import Questions
 from luthier.baselines import Baseline
 from luthier.errors import UserError
@@ -190,3 +190,16 @@ def test_an_empty_canonical_value_can_be_learned(place: Path, tmp_path: Path) ->
     assert [task.parse(text, blank) for text in (" (none)", " 7")] == [Text(""), Text("7")]
     left: Any = flow.prepared(loads(recipe, folder=tmp_path), Store(tmp_path / "s")).facts["flow"][1]["fates"]
     assert left == {"no target": 20}
+
+
+def test_report_and_card_say_how_often_the_hints_are_right(place: Path) -> None:
+    opened = loads(RECIPE, folder=place)
+    done = flow.run(opened, flow.store_for(opened))
+    stages = {entry.stage for entry in done.facts.lineage}
+    assert {"prepare", "hint"} <= stages
+    (hint,) = done.facts.prepared.hints
+    n = done.facts.prepared.splits["train"]
+    assert f"1.000 ({report.spread(hint.in_folds.interval, 'share')}, n {n})" in (done.folder / "report.html").read_text()
+    card = (done.folder / "model" / "README.md").read_text()
+    assert "Hints of rules stand in the prompt: right in 1.000" in card
+    assert "not recorded" not in card.split("## Training")[1].split("- Technique")[0]
