@@ -1,6 +1,6 @@
-"""Run the recipes on public data over three seeds and print mean and spread, with every rival beside.
+"""Run the recipes on public data, or the demo with and without hints, over three seeds and print mean and spread, with every rival beside.
 
-    LUTHIER_DATA=... python benchmarks/real_data.py [beers rayyan trec] [--seeds 3] [--store DIR]
+    LUTHIER_DATA=... python benchmarks/real_data.py [beers rayyan trec demo demo_without_hints] [--seeds 3] [--store DIR]
 
 Quality is measured on the test part alone; settings were chosen on validation. Times are of this machine.
 """
@@ -37,11 +37,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--store", type=Path, default=None)
     options = parser.parse_args()
-    if not os.environ.get(DATA_VARIABLE):
+    if not os.environ.get(DATA_VARIABLE) and not all(name.startswith("demo") for name in options.names):
         print(f"skipped: set {DATA_VARIABLE} to the folder that holds the data")
         return
     for name in options.names:
         figures: dict[str, list[float]] = {}
+        parts: dict[str, dict[str, list[float]]] = {}  # seen or unseen -> system -> figure of each seed
         n, seconds = 0, []
         for seed in range(options.seeds):
             opened = luthier.load(RECIPES / f"{name}.yaml", [f"seed={seed}"])
@@ -49,16 +50,19 @@ def main() -> None:
             scores = done.facts.scores
             for system in scores.order:
                 figures.setdefault(system, []).append(scores.systems[system].metrics[scores.main].estimate or 0.0)
+                for value, found in scores.systems[system].slices.get("unseen", {}).items():
+                    part = parts.setdefault("unseen" if value == "true" else "seen", {})
+                    part.setdefault(system, []).append(found[scores.main].estimate or 0.0)
             n = scores.systems["tuned"].metrics[scores.main].n
             seconds.append(done.facts.timings["train"])
         print(
             f"{name}: {scores.main} on {n} test rows, {options.seeds} seeds; training {statistics.mean(seconds):.0f} s"
         )
-        for system, values in figures.items():
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            print(
-                f"  {system:<10} {statistics.mean(values):.3f} ± {spread:.3f}   ({', '.join(f'{v:.3f}' for v in values)})"
-            )
+        for part, systems in {"all": figures, **parts}.items():
+            for system, values in systems.items():
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                each = ", ".join(f"{v:.3f}" for v in values)
+                print(f"  {part:<7} {system:<10} {statistics.mean(values):.3f} ± {spread:.3f}   ({each})", flush=True)
 
 
 if __name__ == "__main__":
