@@ -145,7 +145,7 @@ def find_encoding(path: Path) -> tuple[str, str]:
             n_bad += bad
             n_wide += len(text) - len(text.encode("ascii", "ignore")) - bad
             if len(sample) < CHUNK_BYTES:
-                sample += chunk[: chunk.rfind(b"\n") + 1] or chunk
+                sample += chunk
         n_bad += len(decoder.decode(b"", final=True))
     if n_bad == 0:
         return "utf-8", "every byte is valid utf-8"

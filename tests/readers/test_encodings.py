@@ -62,7 +62,7 @@ TOWNS = {
     "Polish of DOS": ("cp852", "Łódź Kraków Gdańsk Białystok Częstochowa Rzeszów Świdnica Żory Wałbrzych Toruń Poznań Wrocław"),
     "western towns": ("cp1252", "München Orléans Málaga São_Paulo Malmö København Tromsø Jyväskylä Reykjavík Coruña Zürich Besançon"),
 }  # fmt: skip
-GOODS = "kettle lamp drill rug printer tent scale fan desk heater router bench".split()
+GOODS = ["kettle", "lamp", "drill", "rug", "printer", "tent", "scale", "fan", "desk", "heater", "router", "bench"]
 SAID = (
     "arrived early and works as described",
     "came with a crack in the glass",
