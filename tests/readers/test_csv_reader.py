@@ -177,7 +177,9 @@ def test_an_unfit_file_says_where_and_what_to_do(tmp_path: Path, content: bytes,
 
 def test_a_column_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
     path = written(tmp_path, b",text,\n0,x,\n")  # an index of pandas, and a delimiter at the end
-    assert [row.values for row in AUTO.rows(path) if isinstance(row, Row)] == [{"column 1": "0", "text": "x", "column 3": ""}]
+    assert [row.values for row in AUTO.rows(path) if isinstance(row, Row)] == [
+        {"column 1": "0", "text": "x", "column 3": ""}
+    ]
     assert AUTO.describe(path)["columns"] == ["column 1", "text", "column 3"]
 
 
