@@ -22,10 +22,10 @@ DECODER = json.JSONDecoder()
 
 
 class Json(Jsonl):
-    """Records of a JSON document, as they were parsed: an array of objects, objects one after another that may take several
-    lines each, or one object with one list of objects at its top level, whatever its key.
+    """Records of a JSON document, as they were parsed.
 
-    The encoding and the rules of what is put aside are those of `jsonl`; behind a broken record reading goes on at the
+    It may be an array of objects, objects one after another that may take several lines each, or one object with one
+    list of objects at its top level, whatever its key. The encoding and the rules of what is put aside are those of `jsonl`; behind a broken record reading goes on at the
     next one that begins as it did. `line` is where a record begins; where the first two stand on one line, all records
     are counted instead.
     """

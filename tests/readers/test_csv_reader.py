@@ -290,13 +290,13 @@ ENCODINGS = [
     ("a,b\né,2\n", "utf-8", "utf-8", "every byte is valid utf-8"),
     ("a,b\né,2\n", "utf-8-sig", "utf-8", "byte order mark"),
     ("a,b\né,2\n", "utf-16", "utf-16", "byte order mark"),
-    ("a,b\nAndré,Málaga\n", "cp1252", "cp1252", "guess from letters as in es, not valid utf-8"),
-    ("имя,город\nИван,Москва\nАнна,Тверь\n", "cp1251", "cp1251", "guess from letters as in ru, not valid utf-8"),
+    ("a,b\nAndré,Málaga\n", "cp1252", "cp1252", "guess from the letters of Spanish, not valid utf-8"),
+    ("имя,город\nИван,Москва\nАнна,Тверь\n", "cp1251", "cp1251", "guess from the letters of Russian, not valid utf-8"),
     (
         "名前,都市\n田中,東京\nこんにちは,大阪です\n",
         "shift_jis",
         "cp932",
-        "guess from letters as in ja, not valid utf-8",
+        "guess from the letters of Japanese, not valid utf-8",
     ),
 ]
 
