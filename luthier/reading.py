@@ -9,7 +9,8 @@ from luthier.readers import Reader
 from luthier.readers._layout import beginning, find_dialect
 from luthier.readers._lines import find_encoding, refuse_unfit
 from luthier.readers.csv import Csv
-from luthier.readers.jsonl import Jsonl, Unfit, is_one_array, parse
+from luthier.readers.json import Json, is_document
+from luthier.readers.jsonl import Jsonl, Unfit, parse
 from luthier.readers.tsv import Tsv
 
 JSON_SUFFIXES = {".jsonl", ".ndjson", ".json"}
@@ -29,8 +30,10 @@ def detect(path: Path) -> Reader:
         raise UserError("is empty", where=str(path), hint="it needs at least one record")
     suffix = path.suffix.lower()
     opens = lines[0].text.lstrip()[0] in "{["
+    if opens and is_document(path):
+        return Json()
     holds = any(_is_object(line.text) for line in lines[:20])
-    if opens + holds + (suffix in JSON_SUFFIXES) >= 2 or is_one_array(path, lines[0], alone=len(lines) == 1):
+    if opens + holds + (suffix in JSON_SUFFIXES) >= 2:
         return Jsonl()
     delimiter = find_dialect(lines, "auto", '"', "", "auto").delimiter
     if delimiter == "\t" or (suffix in TAB_SUFFIXES and delimiter not in lines[0].text):

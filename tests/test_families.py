@@ -31,6 +31,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("readers", "csv"): {},
     ("readers", "tsv"): {},
     ("readers", "jsonl"): {},
+    ("readers", "json"): {},
     ("readers", "lines"): {"columns": ["first", "rest"]},
     ("splits", "random"): {},
     ("splits", "stratified"): {},
@@ -73,6 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "file.csv").write_text('a,b\n1,"x, y"\n2\n3,z\n')
     (root / "file.tsv").write_text("a\tb\n1\tx\n2\n3\tz\n")
     (root / "file.jsonl").write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    (root / "file.json").write_text('[\n{"a": 1},\n{"a": },\n{"a": 3}\n]\n')
     (root / "file.lines").write_text("one two\nthree four\nfive six\n")
     return root
 

@@ -189,7 +189,7 @@ def identity(place: Path, text: str, change: str) -> Any:
 def read(place: Path, text: str, change: str) -> Any:
     """What a reader finds in bytes that its default settings and the changed ones divide differently."""
     table = place / "bytes.csv"
-    table.write_bytes("a;b,c\n'x;1',\"é;2\"\n".encode())
+    table.write_bytes('a;b, c\n\'x;1\', "é;2"\n"x\\",y;3", z\n'.encode())
     try:
         return [asdict(found) for found in Reader.pick(json.loads(change or text)).rows(table)]
     except UserError as problem:
@@ -241,7 +241,7 @@ def judged(place: Path, text: str, change: str) -> Any:
     return verdict.outcome, verdict.required, verdict.estimate, verdict.interval, verdict.n
 
 
-CSV, TSV = '{"kind": "csv"}', '{"kind": "tsv"}'
+CSV, TSV, COMMAS = '{"kind": "csv"}', '{"kind": "tsv"}', '{"kind": "tsv", "delimiter": ","}'
 FLOOR = '{"kind": "floor", "metric": "exact_match", "at_least": 0.45}'
 GROUPS = '{"kind": "subgroup_floor", "slice": "group", "metric": "exact_match", "at_least": 0.45}'
 BETTER = '{"kind": "better_than", "baseline": "weak", "metric": "exact_match"}'
@@ -367,11 +367,21 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "readers.csv.encoding": (read, CSV, '{"kind": "csv", "encoding": "latin-1"}'),
     "readers.csv.delimiter": (read, CSV, '{"kind": "csv", "delimiter": ";"}'),
     "readers.csv.quote": (read, CSV, '{"kind": "csv", "quote": "\'"}'),
+    "readers.csv.escape": (read, CSV, '{"kind": "csv", "escape": "\\\\"}'),
+    "readers.csv.skip_blanks": (read, CSV, '{"kind": "csv", "skip_blanks": false}'),
+    "readers.csv.header": (read, CSV, '{"kind": "csv", "header": false}'),
+    "readers.csv.names": (read, CSV, '{"kind": "csv", "names": ["x", "y"]}'),
+    "readers.csv.skip_lines": (read, CSV, '{"kind": "csv", "skip_lines": 1}'),
+    "readers.tsv.escape": (read, COMMAS, '{"kind": "tsv", "delimiter": ",", "escape": "\\\\"}'),
+    "readers.tsv.skip_blanks": (read, COMMAS, '{"kind": "tsv", "delimiter": ",", "skip_blanks": false}'),
+    "readers.tsv.header": (read, TSV, '{"kind": "tsv", "header": false}'),
+    "readers.tsv.names": (read, TSV, '{"kind": "tsv", "names": ["x"]}'),
+    "readers.tsv.skip_lines": (read, TSV, '{"kind": "tsv", "skip_lines": 1}'),
     "readers.tsv.encoding": (read, TSV, '{"kind": "tsv", "encoding": "latin-1"}'),
     "readers.tsv.delimiter": (read, TSV, '{"kind": "tsv", "delimiter": ","}'),
     "readers.tsv.quote": (
         read,
-        TSV.replace('"tsv"', '"tsv", "delimiter": ","'),
+        COMMAS,
         '{"kind": "tsv", "delimiter": ",", "quote": "\'"}',
     ),
     "readers.lines.columns": (prepare, LINES, "prepare.reader.columns=[messy, kind]"),

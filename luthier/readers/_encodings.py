@@ -111,6 +111,13 @@ def guess(sample: bytes) -> Guess:
     return Guess(encoding, language, not others or score - others[0][0] >= SURE, shown)
 
 
+def language_name(code: str) -> str:
+    """The English name of a language."""
+    from babel import Locale
+
+    return str(Locale.parse(code).get_language_name("en"))
+
+
 def _either(score: float, chance: float) -> float:
     """A word of the main language, or of any of those that the encoding has."""
     return log((1 - OTHER_LANGUAGE) * exp(max(score, -300)) + OTHER_LANGUAGE * chance + 1e-300)

@@ -145,18 +145,18 @@ def find_encoding(path: Path) -> tuple[str, str]:
             n_bad += bad
             n_wide += len(text) - len(text.encode("ascii", "ignore")) - bad
             if len(sample) < CHUNK_BYTES:
-                sample += chunk[: chunk.rfind(b"\n") + 1] or chunk
+                sample += chunk
         n_bad += len(decoder.decode(b"", final=True))
     if n_bad == 0:
         return "utf-8", "every byte is valid utf-8"
     if n_wide >= 10 * n_bad:
         return "utf-8", f"{n_wide} valid utf-8 sequences against {n_bad} invalid bytes"
-    from luthier.readers._encodings import guess
+    from luthier.readers._encodings import guess, language_name
 
     found = guess(sample)
     if not found.sure:
         refuse_guess(path, found.shown)
-    return found.encoding, f"guess from letters as in {found.language}, not valid utf-8"
+    return found.encoding, f"guess from the letters of {language_name(found.language)}, not valid utf-8"
 
 
 def refuse_guess(path: Path, shown: Sequence[tuple[str, str]]) -> NoReturn:

@@ -44,12 +44,15 @@ class Judge:
     width: int  # fields of a record
     recent: deque[_Seen] = field(default_factory=lambda: deque(maxlen=RECENT))
     known_to: int = 0  # the last line that was learned from
+    n_new: int = 0  # records learned from since `usual` was made
+    made: _Usual | None = None
 
     def learn(self, record: Record) -> None:
         """Remember how a record looks, once."""
         line = record.lines[0].number
         if len(record.fields) == self.width and line > self.known_to:
             self.known_to = line
+            self.n_new += 1
             self.recent.append(_Seen(record.fields, self.dialect.quote in record.text, len(record.lines) > 1))
 
     def learn_all(self, records: Iterable[Record]) -> None:
@@ -72,9 +75,9 @@ class Judge:
         n_fit = sum(fields is not None and len(fields) == self.width for fields in cut)
         if 2 * n_fit < len(cut) or not cut:
             return False
-        columns = self.columns()
-        unquoted = log((sum(not seen.quotes for seen in self.recent) + 0.5) / (len(self.recent) + 1))
-        odds = -HONEST - WHERE_USUAL * sum(seen.long for seen in self.recent) / (len(self.recent) or 1)
+        usual = self.usual()
+        columns = usual.columns
+        odds = -HONEST - WHERE_USUAL * usual.long
         odds += 0 if len(record.fields) == self.width else 3
         before = self.dialect.opened(record.lines[0].text)[:-1]
         for text, fields in zip(told, cut, strict=True):
@@ -88,15 +91,25 @@ class Judge:
                 for at, (column, cell) in enumerate(zip(columns, fields, strict=bool(columns)))
             )
             if self.dialect.quote not in text:
-                odds += max(LEAST, unquoted)
+                odds += max(LEAST, usual.unquoted)
             before = fields
         return odds > 0
 
-    def columns(self) -> list[_Column]:
-        """How each column looks; empty where too few records are known."""
-        if len(self.recent) < FEWEST:
-            return []
-        return [_Column([seen.fields[at] for seen in self.recent]) for at in range(self.width)]
+    def usual(self) -> _Usual:
+        """How records look, made anew when a part of those that are remembered has changed."""
+        if self.made is None or self.n_new > RECENT / 10 or len(self.made.columns) < 2:
+            self.made, self.n_new = _Usual(list(self.recent), self.width), 0
+        return self.made
+
+
+class _Usual:
+    """How the records look that are remembered."""
+
+    def __init__(self, recent: list[_Seen], width: int) -> None:
+        self.unquoted = log((sum(not seen.quotes for seen in recent) + 0.5) / (len(recent) + 1))  # nats
+        self.long = sum(seen.long for seen in recent) / (len(recent) or 1)  # share
+        known = len(recent) >= FEWEST
+        self.columns = [_Column([seen.fields[at] for seen in recent]) for at in range(width)] if known else []
 
 
 class _Column:

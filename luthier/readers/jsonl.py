@@ -7,13 +7,12 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from luthier.errors import UserError
 from luthier.readers import Quarantined, Reader, Row
 from luthier.readers._lines import (
     BYTE_ORDER_MARKS,
-    CHUNK_BYTES,
     LONGEST,
     Line,
     excerpt,
@@ -30,8 +29,8 @@ COLON = re.compile(r"[ \t\r\n]*:")
 class Jsonl(Reader):
     """A JSON object per line, in UTF-8 (UTF-16 and UTF-32 with a byte order mark); values stay as they were parsed.
 
-    Blank lines are skipped: they are neither rows nor put aside. Rules of what is put aside: `json` (no valid JSON, NaN
-    and Infinity included), `not-an-object`, `duplicate-key`, `too-deep` (over 100 levels), `too-long` (over 16 Mi
+    NaN, which is no JSON but is written for missing numbers, is read as null. Blank lines are skipped: they are neither
+    rows nor put aside. Rules of what is put aside: `json` (no valid JSON, Infinity included), `not-an-object`, `duplicate-key`, `too-deep` (over 100 levels), `too-long` (over 16 Mi
     characters), `encoding` (undecodable bytes, lone surrogates).
     """
 
@@ -54,43 +53,39 @@ class Jsonl(Reader):
         shapes: dict[str, int] = {}
         columns: dict[str, None] = {}
         unfit: Quarantined | None = None
+        n_read = n_nan = 0
         for row in self.rows(path):
+            n_read += 1
             if isinstance(row, Row):
                 shapes.setdefault(shape_of(row.values), row.line)
                 columns.update(dict.fromkeys(row.values))
+                n_nan += sum(token[0] == "NaN" for token in TOKEN.finditer(row.text)) if "NaN" in row.text else 0
             else:
                 unfit = unfit or row
         if unfit and not shapes:
             raise UserError(
-                f"no line holds a JSON object that can be read; the first: {unfit.reason}",
+                f"none of the {n_read} records is a JSON object that can be read; the first: {unfit.reason}",
                 where=f"{path}, line {unfit.line}",
-                hint="write one JSON object on each line",
+                hint="write one JSON object on each line, or an array of objects",
             )
         return {
             "format": self.kind,
-            "encoding": _encoding(path),
+            "encoding": encoding_of(path),
             "shape": next(iter(shapes), "") if len(shapes) < 2 else "mixed",
             "shapes": shapes,
+            **({"nan_read_as_null": n_nan} if n_nan else {}),
             "columns": list(columns),
         }
 
     def _lines(self, path: Path) -> Iterator[Line]:
-        """Every line that is not blank; UserError for an empty file and for one that is a single JSON array."""
+        """Every line that is not blank; UserError for an empty file."""
         refuse_unfit(path, encoding="auto")
-        lines = (line for line in physical_lines(path, _encoding(path)) if line.text.strip(" \t\r\n"))
-        first, second = next(lines, None), next(lines, None)
+        lines = (line for line in physical_lines(path, encoding_of(path)) if line.text.strip(" \t\r\n"))
+        first = next(lines, None)
         if first is None:
             raise UserError("is empty", where=str(path), hint="it needs at least one JSON object on a line")
-        if is_one_array(path, first, alone=second is None):
-            raise UserError(
-                "is one JSON array, not one object per line",
-                where=f"{path}, line {first.number}",
-                hint=f"convert it: jq -c '.[]' {path.name} > {path.stem}.lines.jsonl",
-            )
         yield first
-        if second is not None:
-            yield second
-            yield from lines
+        yield from lines
 
 
 class Unfit(Exception):
@@ -112,7 +107,7 @@ def parse(text: str) -> dict[str, Any]:
     if text.count("[") + text.count("{") > DEEPEST:
         _refuse_depth(text)
     try:
-        values = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        values = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
     except _RepeatedKey:
         key, at = repeated_key(text)
         raise Unfit("duplicate-key", f"the key '{key}' at character {at} was already given", key) from None
@@ -158,23 +153,6 @@ def repeated_key(text: str) -> tuple[str, int]:
     raise ValueError("no key is repeated")
 
 
-def is_one_array(path: Path, first: Line, *, alone: bool) -> bool:
-    """Whether the file is a single JSON array: it begins and ends as one, and its first line is no array by itself."""
-    if not first.text.lstrip(" \t").startswith("["):
-        return False
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - CHUNK_BYTES))
-        if not file.read().rstrip(b" \t\r\n\0").endswith(b"]"):
-            return False
-    if alone:
-        return True
-    try:
-        parse(first.text)
-    except Unfit as unfit:
-        return unfit.rule in ("json", "too-long")
-    return False
-
-
 class _RepeatedKey(Exception):
     pass
 
@@ -191,8 +169,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise _Constant(name)
+def _constant(name: str) -> None:
+    """NaN is what pandas and others write for a missing number: null."""
+    if name != "NaN":
+        raise _Constant(name)
 
 
 def _finite(digits: str) -> float:
@@ -224,7 +204,7 @@ def _name(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _encoding(path: Path) -> str:
+def encoding_of(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(4)
     return next((name for mark, name in BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")

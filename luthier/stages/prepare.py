@@ -600,11 +600,15 @@ def ordered(slices: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]
 
 
 def in_words(described: dict[str, Any]) -> str:
-    """What a reader found: 'csv, utf-8 (every byte is valid utf-8), delimiter ";"'."""
-    facts = {key: value for key, value in described.items() if key != "columns"}
+    """What a reader found: 'csv, utf-8 (every byte is valid utf-8), delimiter ";"'; not what only a writer needs."""
+    facts = {key: value for key, value in described.items() if key not in ("columns", "above", "mark", "newline")}
     found_by = facts.pop("encoding_found_by", "")
     first = f"{facts.pop('format')}, {facts.pop('encoding')}" + (f" ({found_by})" if found_by else "")
-    return ", ".join([first, *(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items())])
+    told = [
+        key.replace("_", " ") + ("" if value is True else f" {json.dumps(value, ensure_ascii=False)}")
+        for key, value in facts.items()
+    ]
+    return ", ".join([first, *told])
 
 
 def counted(fates: Counter[str] | dict[str, int]) -> dict[str, int]:

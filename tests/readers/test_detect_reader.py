@@ -9,6 +9,7 @@ import pytest
 from luthier.errors import UserError
 from luthier.readers import Reader
 from luthier.readers.csv import Csv
+from luthier.readers.json import Json
 from luthier.readers.jsonl import Jsonl
 from luthier.readers.tsv import Tsv
 from luthier.reading import detect
@@ -26,7 +27,17 @@ FILES = {
     "json lines without a suffix": ("t", b'\xef\xbb\xbf\n{"a":1}\n', Jsonl()),
     "json lines that begin broken": ("t.jsonl", b'oops\n{"a":1}\n', Jsonl()),
     "json lines, all broken": ("t.jsonl", b'{"a":1\n{"a":\n', Jsonl()),
-    "a json array": ("t.csv", b'[{"a":1},\n{"a":2}]', Jsonl()),
+    "a json array": ("t.csv", b'[{"a":1},\n{"a":2}]', Json()),
+    "a json array with an object on each line": ("t.jsonl", b'[\n{"a":1},\n{"a":2}\n]', Json()),
+    "a json array on one line": ("T.JSON", b'[{"a":1},{"a":2}]', Json()),
+    "objects over several lines": ("t.txt", b'{\n "a":1\n}\n{\n "a":2\n}\n', Json()),
+    "objects over several lines that begin broken": ("t.json", b'{\n "a":,\n}\n{\n "a":2\n}\n', Json()),
+    "an object around a list": ("t.json", b'{"data": [{"a":1},{"a":2}]}', Json()),
+    "one line of json": ("t.json", b'{"a":1}', Jsonl()),
+    "a conversation": ("t.json", b'{"messages": [{"role":"user","content":"hi"}]}\n', Jsonl()),
+    "brackets in a header": ("t.csv", b"[id],name\n1,x\n", Csv(delimiter=",")),
+    "a suffix in capitals": ("DATA.TSV", b"a\n1\n", Tsv()),
+    "json lines in capitals": ("DATA.JSONL", b'oops\n{"a":1}\n', Jsonl()),
     "csv named jsonl": ("t.jsonl", b"a,b\n1,2\n", Csv(delimiter=",")),
     "json in a csv column": ("t.csv", b'payload\n{"a":1}\n', Csv(delimiter=",")),
     "utf-16": ("t.csv", "a;b\n1;2\n".encode("utf-16"), Csv(delimiter=";")),

@@ -43,7 +43,7 @@ FILES: dict[str, tuple[bytes, list[tuple[Any, ...]]]] = {
         [(1, "", "json", "Expecting property name enclosed in double quotes at character 8")],
     ),
     "nul": (b'{"a":"x\0"}\n{"a":1}\n', [(1, "", "json", "Invalid control character at at character 8"), (2, {"a": 1})]),
-    "nan": (b'{"NaN": "NaN", "a": NaN}\n', [(1, "", "json", "NaN at character 21 is no JSON")]),
+    "nan": (b'{"NaN": "NaN", "a": NaN}\n', [(1, {"NaN": "NaN", "a": None})]),
     "infinity": (b'{"a": -Infinity}\n', [(1, "", "json", "-Infinity at character 7 is no JSON")]),
     "a number beyond floats": (b'{"a":1e999}\n', [(1, "", "json", "the number 1e999 is too large")]),
     "number": (b"5\n", [(1, "", "not-an-object", "a number at character 1, where an object {...} belongs")]),
@@ -89,18 +89,6 @@ FILES: dict[str, tuple[bytes, list[tuple[Any, ...]]]] = {
 @pytest.mark.parametrize(("content", "expected"), FILES.values(), ids=FILES.keys())
 def test_every_line_comes_once_with_its_place(tmp_path: Path, content: bytes, expected: list[tuple[Any, ...]]) -> None:
     assert [short(found) for found in Jsonl().rows(written(tmp_path, content))] == expected
-
-
-@pytest.mark.parametrize("content", [b'[{"a":1},\n{"a":2}]\n', b'[\n{"a":1}\n]', b'\n[{"a":1}]\n'])
-def test_a_whole_array_is_told_how_to_become_lines(tmp_path: Path, content: bytes) -> None:
-    path = written(tmp_path, content)
-    with pytest.raises(UserError) as error:
-        list(Jsonl().rows(path))
-    line = 2 if content.startswith(b"\n") else 1
-    assert str(error.value) == (
-        f"{path}, line {line}: is one JSON array, not one object per line; "
-        "convert it: jq -c '.[]' t.jsonl > t.lines.jsonl"
-    )
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
@@ -161,13 +149,22 @@ def test_any_line_is_either_read_or_put_aside(tmp_path_factory: pytest.TempPathF
 
 
 def test_a_file_without_one_object_is_told_by_its_first_line(tmp_path: Path) -> None:
-    path = written(tmp_path, b'\n{"a": 1, "b": NaN}\n{"a": 2, "b": NaN}\n')
+    path = written(tmp_path, b'\n{"a": 1, "b": Infinity}\n{"a": 2, "b": Infinity}\n')
     with pytest.raises(UserError) as told:
         Jsonl().describe(path)
     assert told.value.sentence() == (
-        f"{path}, line 2: no line holds a JSON object that can be read; the first: NaN at character 15 is no JSON; "
-        "write one JSON object on each line"
+        f"{path}, line 2: none of the 2 records is a JSON object that can be read; the first: Infinity at character 15 is "
+        "no JSON; write one JSON object on each line, or an array of objects"
     )
+
+
+def test_nan_is_read_as_null_and_counted(tmp_path: Path) -> None:
+    path = written(tmp_path, b'{"a": NaN, "b": [NaN, "NaN"]}\n{"a": 2, "NaN": 1}\n')
+    assert [each.values for each in Jsonl().rows(path) if isinstance(each, Row)] == [
+        {"a": None, "b": [None, "NaN"]},
+        {"a": 2, "NaN": 1},
+    ]
+    assert Jsonl().describe(path)["nan_read_as_null"] == 2
 
 
 def test_each_line_tells_the_blank_lines_before_it(tmp_path: Path) -> None:
