@@ -22,10 +22,10 @@ from luthier.encoding import rendered
 from luthier.engines import Request, Said, Session
 from luthier.errors import MachineError, UserError
 from luthier.form import Form
-from luthier.readers import Quarantined, Table
+from luthier.readers import Quarantined, Row, Table
 from luthier.seams import Dropped, Example, prediction
 from luthier.store import Listener, disk_told
-from luthier.tables import new_file, write_rows
+from luthier.tables import Format, new_file, write_rows
 from luthier.tasks import Task
 
 FIRST, BLOCK = 32, 256  # questions answered before the first commit, and at most between two
@@ -278,14 +278,15 @@ def write(
     """The table with its answers beside its rows, and what could not be read in a file of its own; returns the counts.
 
     `stat` is the table's identity when the first question was made of it. More than the share `limit` that could not be
-    read is `too_many_unread`.
+    read is `too_many_unread`. UserError, and nothing is written, where every answer is empty; cells alone may rightly be
+    emptied.
     """
     columns = table.columns
     if columns is None:
         columns = list(dict.fromkeys(name for row in table for name in row.values))
     counts: Counter[str] = Counter()
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows() -> Iterator[tuple[Row, dict[str, Any]]]:
         counts.clear()
         for record in table.records():
             if isinstance(record, Quarantined):
@@ -298,10 +299,18 @@ def write(
             ]
             counts["rows"] += 1
             counts["silent"] += not found
-            yield {**record.values, **beside(columns, task.cells(record.values, found))}
+            counts["empty"] += sum(not str(each.output).strip() for each in found)
+            yield record, beside(columns, task.cells(record.values, found))
 
-    with new_file(target) as file:
-        write_rows(file, target.suffix, columns, rows)
+    with new_file(target) as beside_target:
+        notes = write_rows(beside_target, Format.of(table, target), columns, rows)
+        if counts["empty"] == answers.count("examples") and not task.about_cells:
+            answers.path.unlink()
+            raise UserError(
+                f"nothing is suggested: the model's answer is empty for all {counts['empty']:,} that were asked",
+                where=str(table.path),
+                hint="look at the answers in the run's report; nothing was written",
+            )
         if identity(table.path.stat()) != stat:
             raise UserError("changed while it was read", where=str(table.path), hint="run the same command again")
         aside = {"quarantine": str(put_aside(table, target))} if counts["quarantined"] else {}
@@ -311,9 +320,11 @@ def write(
         "too_many_unread": counts["quarantined"] - counts["headers"] > limit * (counts["rows"] + counts["quarantined"]),
         "predictions": answers.count("examples"),
         "questions": answers.count("questions"),
+        "empty_predictions": counts["empty"],
         "rows_without_prediction": counts["silent"],
         "not_asked": answers.about("dropped"),
         "written": str(target),
+        "notes": notes,
         **aside,
     }
 

@@ -19,6 +19,7 @@ class Row:
     line: int  # 1-based line where the record begins
     values: dict[str, Any]  # column -> value, in the file's order
     blank_before: int = field(default=0, compare=False)  # blank lines between it and the record before
+    text: str = field(default="", compare=False, repr=False)  # as it stands in the file, without its ending
 
 
 @dataclass(slots=True)

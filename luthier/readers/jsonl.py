@@ -47,7 +47,7 @@ class Jsonl(Reader):
                     path.name, line.number, unfit.column, excerpt(text), unfit.rule, unfit.reason, blank, text
                 )
             else:
-                yield Row(path.name, line.number, values, blank)
+                yield Row(path.name, line.number, values, blank, text.strip(" \t"))
 
     def describe(self, path: Path) -> dict[str, Any]:
         """`shape` is `records`, `prompt_completion`, `messages` or `mixed`; `shapes` has the first line of each."""

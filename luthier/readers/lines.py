@@ -40,7 +40,7 @@ class Lines(Reader):
                 reason = f"{len(parts)} columns where {len(self.columns)} were named"
                 yield Quarantined(path.name, line.number, "", excerpt(text), "ragged", reason, blank, text)
             else:
-                yield Row(path.name, line.number, dict(zip(self.columns, parts, strict=True)), blank)
+                yield Row(path.name, line.number, dict(zip(self.columns, parts, strict=True)), blank, text)
         if not last:
             raise UserError("is empty", where=str(path), hint="it needs at least one record")
 
