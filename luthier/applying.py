@@ -366,3 +366,23 @@ def beside(columns: Iterable[str], cells: Mapping[str, Any]) -> dict[str, Any]:
 def in_words(dropped: Mapping[str, int]) -> str:
     """`240 with no target, 3 with empty value`."""
     return ", ".join(f"{n} with {rule}" for rule, n in dropped.items())
+
+
+def told_of(result: Mapping[str, Any]) -> list[str]:
+    """What `write` counted, for people: the last line says what was put aside, where anything was."""
+    lines = [f"wrote {n_rows(result['rows'])} with {result['predictions']:,} suggestions to {result['written']}"]
+    if result["empty_predictions"]:
+        lines.append(f"{result['empty_predictions']:,} of the suggestions are empty: the model answered nothing")
+    if result["rows_without_prediction"] or result["not_asked"]:
+        why = in_words(result["not_asked"]) or "nothing by a rule"
+        lines.append(f"{n_rows(result['rows_without_prediction'])} without one; not asked: {why}")
+    lines += result["notes"]
+    if result["quarantined"]:
+        aside = n_rows(result["quarantined"])
+        lines.append(f"{aside} could not be read and not be written; whole, with line and reason: {result['quarantine']}")
+    return lines
+
+
+def n_rows(n: int) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{n:,} row{'' if n == 1 else 's'}"

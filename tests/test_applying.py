@@ -22,7 +22,7 @@ from luthier.engines import Request, Said, Session, Tell, untold
 from luthier.errors import MachineError, UserError
 from luthier.form import Form
 from luthier.objectives import Objective
-from luthier.readers import Table
+from luthier.readers import Reader, Table
 from luthier.reading import detect
 from luthier.store import Silent
 from luthier.tasks import Task
@@ -69,10 +69,11 @@ def applied(
     steps: Sequence[Any] = (),
     limit: float = 0.01,
     tokenizer: Any = None,
+    reader: Reader | None = None,
 ) -> dict[str, Any]:
     form = Form(task=task.form(), objective=Objective.pick("causal"), auto="", max_length=9, steps=list(steps))
     stat = identity(source.stat())
-    table, listener = Table(source, detect(source)), heard or Silent()
+    table, listener = Table(source, reader or detect(source)), heard or Silent()
     with begun(target, {"model": same}, listener) as answers:
         answers.plan(Questions(task, {"table": table}, form, tokenizer), source)
         answer(answers, session, listener)
