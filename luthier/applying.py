@@ -370,19 +370,22 @@ def in_words(dropped: Mapping[str, int]) -> str:
 
 def told_of(result: Mapping[str, Any]) -> list[str]:
     """What `write` counted, for people: the last line says what was put aside, where anything was."""
-    lines = [f"wrote {n_rows(result['rows'])} with {result['predictions']:,} suggestions to {result['written']}"]
+    suggested = counted(result["predictions"], "suggestion")
+    lines = [f"wrote {counted(result['rows'], 'row')} with {suggested} to {result['written']}"]
     if result["empty_predictions"]:
-        lines.append(f"{result['empty_predictions']:,} of the suggestions are empty: the model answered nothing")
+        lines.append(f"the model's answer is empty in {result['empty_predictions']:,} of the suggestions")
     if result["rows_without_prediction"] or result["not_asked"]:
         why = in_words(result["not_asked"]) or "nothing by a rule"
-        lines.append(f"{n_rows(result['rows_without_prediction'])} without one; not asked: {why}")
+        lines.append(f"without any: {counted(result['rows_without_prediction'], 'row')}; not asked: {why}")
     lines += result["notes"]
     if result["quarantined"]:
-        aside = n_rows(result["quarantined"])
-        lines.append(f"{aside} could not be read and not be written; whole, with line and reason: {result['quarantine']}")
+        aside = counted(result["quarantined"], "row")
+        lines.append(
+            f"put aside, since it cannot be read: {aside}, whole, with line and reason, in {result['quarantine']}"
+        )
     return lines
 
 
-def n_rows(n: int) -> str:
+def counted(n: int, what: str) -> str:
     """`1 row`, `2,000 rows`."""
-    return f"{n:,} row{'' if n == 1 else 's'}"
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

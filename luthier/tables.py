@@ -86,7 +86,8 @@ class Format:
     ends: bool = True  # whether the last record has one, too
     delimiter: str = ","
     quote: str = '"'  # empty where nothing is quoted
-    escape: str = ""  # what stands before a quote within quotes; where empty, quotes are doubled
+    escape: str = ""  # what takes the next character literally; where empty, quotes within quotes are doubled
+    skips_blanks: bool = False  # whether blanks behind a delimiter belong to no cell
     quotes: str = "needed"  # which cells: needed, text (all but numbers) or all
     names_quoted: bool = False  # whether names of columns always are
     decimal: str = "."  # in numbers
@@ -119,8 +120,13 @@ class Format:
         if own != delimiter or not all(row.text for row in rows):
             return plain
         columns = list(table.columns or [])
-        dialect = replace(plain, quote=about.get("quote", '"') or "", escape=about.get("escape") or "")
-        start = dialect.header_at(above, columns)
+        dialect = replace(
+            plain,
+            quote=about.get("quote", '"'),
+            escape=about.get("escape", ""),
+            skips_blanks=about.get("skip_blanks", False),
+        )
+        start = dialect.header_at(above, columns) if about.get("header", True) else None
         header = "".join(above[start:]).rstrip("\r\n") if start is not None else None
         names = dialect.fields(header) if header is not None else []
         return replace(
@@ -130,7 +136,7 @@ class Format:
             quotes=dialect.manner(rows),
             names_quoted=bool(names) and header == delimiter.join(map(dialect.quoted, names)),
             decimal="," if delimiter != "," and decimal_commas(rows) else ".",
-            above="".join(above[:start]) if start is not None else "".join(line for line in above if line.strip()),
+            above="".join(above[:start]),
             header=header,
             width=max(len(names), len(columns)),
         )
@@ -159,15 +165,15 @@ class Format:
 
     def fields(self, text: str) -> list[str]:
         """The fields of one record; none where it cannot be divided."""
-        quoting = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
-        quote, escape = self.quote or None, self.escape or None
+        dialect: dict[str, Any] = {
+            "delimiter": self.delimiter,
+            "quotechar": self.quote or None,
+            "quoting": csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
+            "escapechar": self.escape or None,
+            "skipinitialspace": self.skips_blanks,
+        }
         try:
-            return next(
-                csv.reader(
-                    [text], delimiter=self.delimiter, quotechar=quote, escapechar=escape, quoting=quoting, strict=True
-                ),
-                [],
-            )
+            return next(csv.reader([text], strict=True, **dialect), [])
         except csv.Error:
             return []
 
@@ -191,16 +197,23 @@ class Format:
             text = text.replace(self.quote, 2 * self.quote)
         return self.quote + text + self.quote
 
+    def unquoted(self, text: str) -> str:
+        """A text where nothing is quoted."""
+        if "\r" in text or "\n" in text or (self.delimiter in text and not self.escape):
+            raise Unquotable
+        for special in (self.escape, self.delimiter) if self.escape else ():
+            text = text.replace(special, self.escape + special)
+        return text
+
     def field(self, value: Any, *, name: bool = False) -> str:
         """A cell between delimiters, or the name of a column; Unquotable where the table quotes nothing and it must be."""
         text = cell(value, self.decimal)
         special = (self.delimiter, "\r", "\n", *filter(None, (self.quote, self.escape)))
         # before Python 3.13 the csv module does not quote a lone carriage return, and readers end the record there
-        if any(character in text for character in special) or text != text.strip():
-            if not self.quote:
-                if self.delimiter in text or "\r" in text or "\n" in text:
-                    raise Unquotable
-                return text
+        needed = any(character in text for character in special) or text != text.strip()
+        if needed and not self.quote:
+            return self.unquoted(text)
+        if needed:
             return self.quoted(text)
         wanted = self.quotes == "all" or (self.quotes == "text" and isinstance(value, str) and not number(text))
         return self.quoted(text) if self.quote and (self.names_quoted if name else wanted) else text
@@ -219,7 +232,7 @@ class Format:
     def record(self, row: Row, columns: Sequence[str], new: Sequence[str], cells: Mapping[str, Any]) -> str:
         """One record with its new cells."""
         if self.kind != "delimited":
-            stands = self.keeps and row.text.startswith("{") and row.text.endswith("}")
+            stands = self.keeps and is_object(row.text)
             text = with_members(row.text if stands else json.dumps(row.values, ensure_ascii=False), cells)
             return text if self.kind == "array" else BREAKS.sub(" ", text)
         added = [self.field(cells.get(name)) for name in new]
@@ -274,9 +287,7 @@ def write_rows(path: Path, written: Format, columns: Sequence[str], rows: Callab
             new += further
 
 
-def write_once(
-    file: TextIO, written: Format, columns: Sequence[str], new: Sequence[str], rows: Pairs
-) -> list[str]:
+def write_once(file: TextIO, written: Format, columns: Sequence[str], new: Sequence[str], rows: Pairs) -> list[str]:
     """Write rows until one has new cells under further names, which are returned; none when all is written."""
     file.write("\ufeff" if written.mark else "")
     between, array = written.ending, written.kind == "array"
@@ -346,12 +357,18 @@ def decimal_commas(rows: Iterable[Row]) -> bool:
 
 def as_written(row: Row) -> Mapping[str, Any]:
     """The values of a row as cells: numbers of a JSON object keep every digit that they were written with."""
-    if not row.text.startswith("{") or all(isinstance(value, str) for value in row.values.values()):
+    if not is_object(row.text) or all(isinstance(value, str) for value in row.values.values()):
         return row.values
     return {
         name: value if value is None or isinstance(value, str) else BREAKS.sub(" ", text)
         for name, value, text in members(row.text)
     }
+
+
+def is_object(text: str) -> bool:
+    """Whether a record's text is a JSON object and nothing else."""
+    bare = text.strip(" \t\r\n")
+    return bare.startswith("{") and bare.endswith("}")
 
 
 def members(text: str) -> Iterator[tuple[str, Any, str]]:

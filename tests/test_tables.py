@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from test_applying import TASK, Counting, applied
 
 from luthier.engines import Request, Said, Session, Tell, untold
 from luthier.errors import UserError
+from luthier.readers import Quarantined, Reader, Row
 from luthier.readers.csv import Csv
 from luthier.readers.lines import Lines
 from luthier.tables import writable
@@ -76,7 +77,7 @@ def test_every_record_stands_as_it_stood_with_the_new_cells_behind_it(tmp_path: 
         for n, line in enumerate(lines)
     ]
     if kind == "a header over two lines":
-        expected = [b'messy,"n', b"m\"," + NEW, b"a,1,x,0.250", b""]
+        expected = [b'messy,"n', b'm",' + NEW, b"a,1,x,0.250", b""]
     assert again(tmp_path, content) == ending.join(expected)
 
 
@@ -135,7 +136,10 @@ def test_json_lines_under_another_suffix_stay_lines(tmp_path: Path) -> None:
     content = b'{"messy": "a"}\n{"messy": "b"}\n'
     same = again(tmp_path, content, source="t.json", target="out.json")
     assert [json.loads(line)["messy"] for line in same.splitlines()] == ["a", "b"]
-    assert [row["messy"] for row in json.loads(again(tmp_path, content, source="t.jsonl", target="a.json"))] == ["a", "b"]
+    assert [row["messy"] for row in json.loads(again(tmp_path, content, source="t.jsonl", target="a.json"))] == [
+        "a",
+        "b",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -275,3 +279,109 @@ def test_answers_that_are_all_empty_are_an_error_and_leave_nothing(tmp_path: Pat
             tmp_path / "t.csv", tmp_path / "out.csv", Saying(" "), task=Task.pick({"kind": "generate", "table": "t"})
         )
     assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
+
+
+class Plain(Reader):
+    """Fields between semicolons below some lines, the last of which may be a header; another package's reader."""
+
+    kind = "plain"
+
+    above: int = 0
+    header: bool = True
+    names: list[str] = ["messy", "n"]
+    quote: str = ""
+    escape: str = ""
+
+    def rows(self, path: Path) -> Iterator[Row | Quarantined]:
+        for number, text in enumerate(path.read_text().splitlines(), start=1):
+            if number > self.above:
+                yield Row(path.name, number, dict(zip(self.names, text.split(";"), strict=False)), text=text)
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        about = {"format": "csv", "delimiter": ";", "columns": self.names}
+        return about | {"quote": self.quote, "escape": self.escape, "header": self.header}
+
+
+READ = {
+    "no header": (Plain(header=False), "a;1\nb;2\n", "a;1;x;0.250\nb;2;x;0.250\n"),
+    "skipped lines and no header": (Plain(above=1, header=False), "m;n\na;1\n", "m;n\na;1;x;0.250\n"),
+    "lines above the header": (
+        Plain(above=4),
+        'Report "one\n\nmessy;n\n\na;1\n',
+        'Report "one\n\nmessy;n;messy_suggestion;messy_confidence\na;1;x;0.250\n',
+    ),
+    "other names": (Plain(above=1), "x;y\na;1\n", "x;y;messy_suggestion;messy_confidence\na;1;x;0.250\n"),
+    "names of rows without a name": (
+        Plain(above=1, names=["row", "messy", "n"], quote='"'),
+        '"messy";"n"\n"1";a;1\n',
+        '"messy";"n";"messy_suggestion";"messy_confidence"\n"1";a;1;x;0.250\n',
+    ),
+    "a delimiter behind each record": (
+        Plain(above=1),
+        "messy;n\na;1;\nb;;\nc;3;\n",
+        "messy;n;messy_suggestion;messy_confidence\na;1;x;0.250\nb;;x;0.250\nc;3;x;0.250\n",
+    ),
+    "short records": (Plain(above=1), "messy;n\na\n", "messy;n;messy_suggestion;messy_confidence\na;;x;0.250\n"),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_new_cells_stand_under_their_names_however_the_table_was_read(tmp_path: Path, kind: str) -> None:
+    reader, content, written = READ[kind]
+    assert again(tmp_path, content.encode(), reader=reader).decode() == written
+
+
+def test_new_columns_without_names_are_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;1\n")
+    notes = applied(tmp_path / "t.csv", tmp_path / "out.csv", Saying(), reader=Plain(header=False))["notes"]
+    assert notes == [
+        "the table has no header; the new columns stand behind its own: messy_suggestion, messy_confidence"
+    ]
+
+
+def test_where_nothing_is_quoted_an_escape_keeps_delimiters_in_their_cells(tmp_path: Path) -> None:
+    reader = Plain(above=1, escape="\\")
+    written = again(tmp_path, b"messy;n\na;1\n", said="p;q\\r", reader=reader).decode()
+    assert list(csv.reader(written.splitlines(), delimiter=";", quoting=csv.QUOTE_NONE, escapechar="\\"))[1] == [
+        "a",
+        "1",
+        "p;q\\r",
+        "0.250",
+    ]
+
+
+def test_a_quote_is_escaped_where_the_table_escapes_it(tmp_path: Path) -> None:
+    reader = Plain(above=1, quote='"', escape="\\")
+    written = again(tmp_path, b"messy;n\na;1\n", said='say "so\\"', reader=reader).decode()
+    assert list(csv.reader(written.splitlines(), delimiter=";", escapechar="\\", doublequote=False))[1][2] == (
+        'say "so\\"'
+    )
+
+
+class Array(Reader):
+    """One JSON array of objects, as another package may read it."""
+
+    kind = "array"
+
+    def rows(self, path: Path) -> Iterator[Row | Quarantined]:
+        text, at, line = path.read_text(), 0, 1
+        while (at := text.find("{", at)) >= 0:
+            values, end = json.JSONDecoder().raw_decode(text, at)
+            yield Row(path.name, line, values, text=text[at:end])
+            at, line = end, line + 1
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        return {"format": "json", "columns": ["messy", "n"]}
+
+
+def test_an_array_stays_one_and_becomes_lines_where_lines_are_asked_for(tmp_path: Path) -> None:
+    content = b'[\n  {\n    "messy": "a",\n    "n": 1.10\n  },\n  {"messy": "b", "n": 2}\n]\n'
+    array = again(tmp_path, content, source="t.json", target="out.json", reader=Array()).decode()
+    assert array == (
+        '[\n{\n    "messy": "a",\n    "n": 1.10,\n    "messy_suggestion": "x",\n    "messy_confidence": 0.25\n  },\n'
+        '{"messy": "b", "n": 2, "messy_suggestion": "x", "messy_confidence": 0.25}\n]\n'
+    )
+    assert len(json.loads(array)) == 2
+    lines = again(tmp_path, content, source="t.json", target="out.jsonl", reader=Array()).decode().splitlines()
+    assert [json.loads(line) for line in lines] == json.loads(array)
+    assert '"n": 1.10' in lines[0]

@@ -64,7 +64,9 @@ class Csv(Reader):
             if rule:
                 yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)
             else:
-                yield Row(path.name, line, dict(zip(header, record.fields, strict=True)), blank, record.text.rstrip("\r\n"))
+                yield Row(
+                    path.name, line, dict(zip(header, record.fields, strict=True)), blank, record.text.rstrip("\r\n")
+                )
         if empty:
             raise UserError("has a header and no records", where=str(path), hint="add rows below the header")
 

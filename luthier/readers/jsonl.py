@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from luthier.errors import UserError
+from luthier.errors import UserError, typed
 from luthier.readers import Quarantined, Reader, Row
 from luthier.readers._lines import (
     BYTE_ORDER_MARKS,
@@ -47,7 +47,7 @@ class Jsonl(Reader):
                     path.name, line.number, unfit.column, excerpt(text), unfit.rule, unfit.reason, blank, text
                 )
             else:
-                yield Row(path.name, line.number, values, blank, text.strip(" \t"))
+                yield Row(path.name, line.number, values, blank, text)
 
     def describe(self, path: Path) -> dict[str, Any]:
         """`shape` is `records`, `prompt_completion`, `messages` or `mixed`; `shapes` has the first line of each."""
@@ -85,7 +85,7 @@ class Jsonl(Reader):
             raise UserError(
                 "is one JSON array, not one object per line",
                 where=f"{path}, line {first.number}",
-                hint=f"convert it: jq -c '.[]' {path.name} > {path.stem}.lines.jsonl",
+                hint=f"convert it: jq -c '.[]' {typed(path.name)} > {typed(f'{path.stem}.lines.jsonl')}",
             )
         yield first
         if second is not None:
