@@ -26,7 +26,7 @@ from luthier.readers import Quarantined, Row, Table
 from luthier.seams import Dropped, Example, prediction
 from luthier.store import Listener, disk_told
 from luthier.tables import Format, new_file, write_rows
-from luthier.tasks import Task
+from luthier.tasks import TABLE, Task
 
 FIRST, BLOCK = 32, 256  # questions answered before the first commit, and at most between two
 OURS = 0x4C757468  # "Luth": SQLite's application id of a part-file, at byte 68 of its header
@@ -46,7 +46,7 @@ class Questions:
     """
 
     def __init__(self, task: Task, tables: Mapping[str, Table], form: Form, tokenizer: Any = None) -> None:
-        self.form = form
+        self.form, self.table = form, tables[TABLE]
         self.steps = [Kept(partial(task.examples, tables, targets=False))]
         for step in form.steps:
             self.steps.append(Kept(partial(step.apply, self.steps[-1])))
@@ -113,7 +113,12 @@ class Answers:
                 )
             if not self.count("examples"):
                 self.path.unlink()
-                reasons = in_words(questions.dropped) or "no row of it can be read"
+                unread = Counter(
+                    f"what cannot be read ({record.rule})"
+                    for record in questions.table.records()
+                    if isinstance(record, Quarantined)
+                )
+                reasons = in_words({**questions.dropped, **unread})
                 raise UserError(
                     f"nothing in it can be asked: {reasons}",
                     where=str(source),

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from luthier.durable import place_new, unique_beside
 from luthier.errors import UserError
-from luthier.readers import Row, Table
+from luthier.readers import Quarantined, Row, Table
 from luthier.readers._lines import SURROGATE, physical_lines
 
 FORMATS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")  # in upper or lower case
@@ -99,29 +99,34 @@ class Format:
     def of(cls, table: Table, target: Path) -> Format:
         """The format of a table in the file `target`."""
         about, suffix = table.described, target.suffix.lower()
-        same = suffix == table.path.suffix.lower()
-        codec, mark = encoding_of(table.path, about.get("encoding", "utf-8"))
-        first = next(iter(table.records()), None)
-        head = [] if first is None else beginning(table.path, about.get("encoding", "utf-8"), first.line)
-        ending = ending_of(head[-1] if first is not None and len(head) >= first.line else "") or "\n"
-        above = head[: first.line - 1] if first is not None else []
-        if above:
-            ending = ending_of(above[-1]) or "\n"
-        json_source = "delimiter" not in about and "separator" not in about
+        same, own = suffix == table.path.suffix.lower(), about.get("delimiter")
+        looked = looked_at(table)
+        rows = [record for record in looked if isinstance(record, Row)]
+        if not all(row.text for row in rows):  # the file is no text
+            plain, head = cls("delimited", False, "utf-8", False, "\n"), []
+        else:
+            encoding = about.get("encoding", "utf-8")
+            head = beginning(table.path, encoding, looked[0].line) if looked else []
+            ending = next(map(ending_of, head[:-1][-1:] or head), "") or "\n"
+            plain = cls("delimited", False, *encoding_of(table.path, encoding), ending)
         if suffix not in (*TABS, ".csv"):
             kind = "array" if suffix == ".json" and not (same and json_lines(head)) else "lines"
-            if not json_source:
+            if own is not None or "separator" in about or not all(is_object(row.text) for row in rows):
                 return cls(kind, keeps=False, codec="utf-8", mark=False, ending="\n")
-            return cls(kind, True, codec, mark, ending, ends=kind == "array" or ends(table.path))
-        own = about.get("delimiter")
+            return replace(plain, kind=kind, keeps=True, ends=kind == "array" or ends(table.path))
         delimiter = own if own and (same or (suffix == ".csv" and own != "\t")) else "\t" if suffix in TABS else ","
-        plain = cls("delimited", False, codec, mark, ending, delimiter=delimiter)
-        rows = list(islice(table, LOOK))
-        if own != delimiter or not all(row.text for row in rows):
-            return plain
-        columns = list(table.columns or [])
+        commas = own is not None and delimiter != "," and decimal_commas(rows)
+        plain = replace(plain, delimiter=delimiter, decimal="," if commas else ".")
+        return plain.standing(table, rows, head[:-1]) if own == delimiter and head else plain
+
+    def standing(self, table: Table, rows: Sequence[Row], above: Sequence[str]) -> Format:
+        """This format where records stand as they stood, as those that were looked at show. `above` are the lines before
+        the first record."""
+        about, columns = table.described, list(table.columns or [])
         dialect = replace(
-            plain,
+            self,
+            keeps=True,
+            ends=ends(table.path),
             quote=about.get("quote", '"'),
             escape=about.get("escape", ""),
             skips_blanks=about.get("skip_blanks", False),
@@ -131,11 +136,8 @@ class Format:
         names = dialect.fields(header) if header is not None else []
         return replace(
             dialect,
-            keeps=True,
-            ends=ends(table.path),
             quotes=dialect.manner(rows),
-            names_quoted=bool(names) and header == delimiter.join(map(dialect.quoted, names)),
-            decimal="," if delimiter != "," and decimal_commas(rows) else ".",
+            names_quoted=bool(names) and header == dialect.delimiter.join(map(dialect.quoted, names)),
             above="".join(above[:start]),
             header=header,
             width=max(len(names), len(columns)),
@@ -429,6 +431,18 @@ def ends(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4))
         return file.read().rstrip(b"\0")[-1:] in (b"\n", b"\r")
+
+
+def looked_at(table: Table) -> list[Row | Quarantined]:
+    """The first records of a table: at most LOOK, or as many as reach a million characters."""
+    found: list[Row | Quarantined] = []
+    size = 0
+    for record in islice(table.records(), LOOK):
+        found.append(record)
+        size += len(record.text)
+        if size > 1_000_000:
+            break
+    return found
 
 
 def beginning(path: Path, encoding: str, line: int) -> list[str]:

@@ -279,7 +279,16 @@ def test_a_full_disk_is_told_and_what_was_answered_is_kept(tmp_path: Path, small
 
 EMPTY = {
     "blank cells": ("t.csv", "id,messy\n1,\n2,  \n", "nothing in it can be asked: 2 with empty value; check that"),
-    "no readable row": ("t.csv", "id,messy\n1,a,b\n", "nothing in it can be asked: no row of it can be read"),
+    "no readable row": (
+        "t.csv",
+        "id,messy\n1,a,b\n",
+        r"nothing in it can be asked: 1 with what cannot be read \(ragged\); check",
+    ),
+    "blank and unreadable": (
+        "t.csv",
+        "id,messy\n1,\n1,a,b\n2,c,d\n",
+        r"asked: 1 with empty value, 2 with what cannot be read \(ragged\);",
+    ),
     "other columns": ("t.jsonl", '{"a": 1}\n{"messy": ""}\n', "nothing in it can be asked: 2 with empty value"),
 }
 

@@ -132,6 +132,11 @@ def test_a_table_becomes_json_in_which_text_stays_text(tmp_path: Path) -> None:
     assert json.loads(array) == rows
 
 
+def test_a_cell_that_looks_like_an_object_is_a_cell(tmp_path: Path) -> None:
+    written = again(tmp_path, b"messy\n{a}\n{b}\n", target="out.jsonl").decode().splitlines()
+    assert [json.loads(line)["messy"] for line in written] == ["{a}", "{b}"]
+
+
 def test_json_lines_under_another_suffix_stay_lines(tmp_path: Path) -> None:
     content = b'{"messy": "a"}\n{"messy": "b"}\n'
     same = again(tmp_path, content, source="t.json", target="out.json")
@@ -329,6 +334,39 @@ READ = {
 def test_new_cells_stand_under_their_names_however_the_table_was_read(tmp_path: Path, kind: str) -> None:
     reader, content, written = READ[kind]
     assert again(tmp_path, content.encode(), reader=reader).decode() == written
+
+
+class Parted(Reader):
+    """Rows of a file that is no text."""
+
+    kind = "parted"
+
+    def rows(self, path: Path) -> Iterator[Row | Quarantined]:
+        for number, value in enumerate(path.read_bytes().split(b"\0"), start=1):
+            yield Row(path.name, number, {"messy": value.decode("latin-1"), "n": number})
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        return {"format": "parted", "columns": ["messy", "n"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("out.csv", "messy,n,messy_suggestion,messy_confidence\n\xff\r,1,x,0.250\nb,2,x,0.250\n"),
+        (
+            "out.jsonl",
+            '{"messy": "\xff\\r", "n": 1, "messy_suggestion": "x", "messy_confidence": 0.25}\n'
+            '{"messy": "b", "n": 2, "messy_suggestion": "x", "messy_confidence": 0.25}\n',
+        ),
+    ],
+)
+def test_a_file_that_is_no_text_becomes_a_plain_table(tmp_path: Path, name: str, written: str) -> None:
+    found = again(tmp_path, b"\xff\r\0b", source="t.bin", target=name, reader=Parted()).decode()
+    assert found.replace('"\xff\r"', "\xff\r") == written
+
+
+def test_decimal_commas_go_along_into_a_table_with_tabs(tmp_path: Path) -> None:
+    assert again(tmp_path, b"messy;n\na;1,5\n", target="out.tsv").splitlines()[1] == b"a\t1,5\tx\t0,250"
 
 
 def test_new_columns_without_names_are_told(tmp_path: Path) -> None:
