@@ -110,10 +110,11 @@ class Format:
             ending = next(map(ending_of, head[:-1][-1:] or head), "") or "\n"
             plain = cls("delimited", False, *encoding_of(table.path, encoding), ending)
         if suffix not in (*TABS, ".csv"):
-            kind = "array" if suffix == ".json" and not (same and json_lines(head)) else "lines"
+            lines = bool(looked) and begins(head, looked[0].text)
+            kind = "array" if suffix == ".json" and not (same and lines) else "lines"
             if own is not None or "separator" in about or not all(is_object(row.text) for row in rows):
                 return cls(kind, keeps=False, codec="utf-8", mark=False, ending="\n")
-            return replace(plain, kind=kind, keeps=True, ends=kind == "array" or ends(table.path))
+            return replace(plain, kind=kind, keeps=True, ends=not lines or kind == "array" or ends(table.path))
         delimiter = own if own and (same or (suffix == ".csv" and own != "\t")) else "\t" if suffix in TABS else ","
         commas = own is not None and delimiter != "," and decimal_commas(rows)
         plain = replace(plain, delimiter=delimiter, decimal="," if commas else ".")
@@ -455,7 +456,7 @@ def ending_of(line: str) -> str:
     return next((ending for ending in ("\r\n", "\n", "\r") if line.endswith(ending)), "")
 
 
-def json_lines(head: Iterable[str]) -> bool:
-    """Whether a JSON file has an object on each line, rather than one array of them."""
-    text = next((line.lstrip() for line in head if line.strip()), "")
-    return text.startswith("{")
+def begins(head: Sequence[str], record: str) -> bool:
+    """Whether a record is the first thing in its file, as it is not within an array or another object."""
+    above, line = "".join(head[:-1]).strip(), "".join(head[-1:]).strip()
+    return not above and bool(line) and record.lstrip().startswith(line)

@@ -423,3 +423,19 @@ def test_an_array_stays_one_and_becomes_lines_where_lines_are_asked_for(tmp_path
     lines = again(tmp_path, content, source="t.json", target="out.jsonl", reader=Array()).decode().splitlines()
     assert [json.loads(line) for line in lines] == json.loads(array)
     assert '"n": 1.10' in lines[0]
+
+
+@pytest.mark.parametrize("content", [b'{"rows": [{"messy": "a"}, {"messy": "b"}]}', b'{\n"rows":\n[{"messy": "a"}]}'])
+def test_records_within_an_object_become_an_array(tmp_path: Path, content: bytes) -> None:
+    class Within(Array):
+        kind = "within"
+
+        def rows(self, path: Path) -> Iterator[Row | Quarantined]:
+            for row in super().rows(path):
+                assert isinstance(row, Row)
+                for record in row.values["rows"]:
+                    yield Row(row.file, row.line + content.count(b"\n") // 2, record, text=json.dumps(record))
+
+    written = again(tmp_path, content, source="t.json", target="out.json", reader=Within())
+    assert [row["messy_suggestion"] for row in json.loads(written)] == ["x"] * content.count(b"messy")
+    assert again(tmp_path, content, source="t.json", target="out.jsonl", reader=Within()).endswith(b"}\n")
