@@ -23,11 +23,11 @@ from luthier.engines import Request, Said, Session
 from luthier.errors import MachineError, UserError
 from luthier.form import Form
 from luthier.hints import hinted
-from luthier.readers import Quarantined, Table
+from luthier.readers import Quarantined, Row, Table
 from luthier.seams import Dropped, Example, prediction
 from luthier.store import Listener, disk_told
-from luthier.tables import new_file, write_rows
-from luthier.tasks import Task
+from luthier.tables import Format, new_file, write_rows
+from luthier.tasks import TABLE, Task
 
 FIRST, BLOCK = 32, 256  # questions answered before the first commit, and at most between two
 OURS = 0x4C757468  # "Luth": SQLite's application id of a part-file, at byte 68 of its header
@@ -47,7 +47,7 @@ class Questions:
     """
 
     def __init__(self, task: Task, tables: Mapping[str, Table], form: Form, tokenizer: Any = None) -> None:
-        self.form = form
+        self.form, self.table = form, tables[TABLE]
         self.steps = [Kept(partial(task.examples, tables, targets=False))]
         for step in form.steps:
             self.steps.append(Kept(partial(step.apply, self.steps[-1])))
@@ -116,7 +116,12 @@ class Answers:
                 )
             if not self.count("examples"):
                 self.path.unlink()
-                reasons = in_words(questions.dropped) or "no row of it can be read"
+                unread = Counter(
+                    f"what cannot be read ({record.rule})"
+                    for record in questions.table.records()
+                    if isinstance(record, Quarantined)
+                )
+                reasons = in_words({**questions.dropped, **unread})
                 raise UserError(
                     f"nothing in it can be asked: {reasons}",
                     where=str(source),
@@ -281,14 +286,15 @@ def write(
     """The table with its answers beside its rows, and what could not be read in a file of its own; returns the counts.
 
     `stat` is the table's identity when the first question was made of it. More than the share `limit` that could not be
-    read is `too_many_unread`.
+    read is `too_many_unread`. UserError, and nothing is written, where every answer is empty; cells alone may rightly be
+    emptied.
     """
     columns = table.columns
     if columns is None:
         columns = list(dict.fromkeys(name for row in table for name in row.values))
     counts: Counter[str] = Counter()
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows() -> Iterator[tuple[Row, dict[str, Any]]]:
         counts.clear()
         for record in table.records():
             if isinstance(record, Quarantined):
@@ -301,10 +307,18 @@ def write(
             ]
             counts["rows"] += 1
             counts["silent"] += not found
-            yield {**record.values, **beside(columns, task.cells(record.values, found))}
+            counts["empty"] += sum(not str(each.output).strip() for each in found)
+            yield record, beside(columns, task.cells(record.values, found))
 
-    with new_file(target) as file:
-        write_rows(file, target.suffix, columns, rows)
+    with new_file(target) as beside_target:
+        notes = write_rows(beside_target, Format.of(table, target), columns, rows)
+        if counts["empty"] == answers.count("examples") and not task.about_cells:
+            answers.path.unlink()
+            raise UserError(
+                f"nothing is suggested: the model's answer is empty for all {counts['empty']:,} that were asked",
+                where=str(table.path),
+                hint="look at the answers in the run's report; nothing was written",
+            )
         if identity(table.path.stat()) != stat:
             raise UserError("changed while it was read", where=str(table.path), hint="run the same command again")
         aside = {"quarantine": str(put_aside(table, target))} if counts["quarantined"] else {}
@@ -314,9 +328,11 @@ def write(
         "too_many_unread": counts["quarantined"] - counts["headers"] > limit * (counts["rows"] + counts["quarantined"]),
         "predictions": answers.count("examples"),
         "questions": answers.count("questions"),
+        "empty_predictions": counts["empty"],
         "rows_without_prediction": counts["silent"],
         "not_asked": answers.about("dropped"),
         "written": str(target),
+        "notes": notes,
         **aside,
     }
 
@@ -358,3 +374,26 @@ def beside(columns: Iterable[str], cells: Mapping[str, Any]) -> dict[str, Any]:
 def in_words(dropped: Mapping[str, int]) -> str:
     """`240 with no target, 3 with empty value`."""
     return ", ".join(f"{n} with {rule}" for rule, n in dropped.items())
+
+
+def told_of(result: Mapping[str, Any]) -> list[str]:
+    """What `write` counted, for people: the last line says what was put aside, where anything was."""
+    suggested = counted(result["predictions"], "suggestion")
+    lines = [f"wrote {counted(result['rows'], 'row')} with {suggested} to {result['written']}"]
+    if result["empty_predictions"]:
+        lines.append(f"the model's answer is empty in {result['empty_predictions']:,} of the suggestions")
+    if result["rows_without_prediction"] or result["not_asked"]:
+        why = in_words(result["not_asked"]) or "nothing by a rule"
+        lines.append(f"without any: {counted(result['rows_without_prediction'], 'row')}; not asked: {why}")
+    lines += result["notes"]
+    if result["quarantined"]:
+        aside = counted(result["quarantined"], "row")
+        lines.append(
+            f"put aside, since it cannot be read: {aside}, whole, with line and reason, in {result['quarantine']}"
+        )
+    return lines
+
+
+def counted(n: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

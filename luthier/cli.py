@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier.errors import Problems, UserError
+from luthier.errors import Problems, UserError, typed
 
 if TYPE_CHECKING:
     from luthier.runs import Run
@@ -75,12 +76,13 @@ class Screen:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self.console = Console(stderr=True)
+        # names of runs, columns and files stand in what is told: no text is markup or an emoji
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self.bar = Progress(
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description:<10}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=self.console,
             transient=True,
         )
@@ -97,14 +99,14 @@ class Screen:
             self.bar.update(self.tasks[what], completed=done, total=total, figures=told)
             if done >= total:
                 self.bar.remove_task(self.tasks.pop(what))
-                self.console.print(f"{what:<10} done  {told}", highlight=False)
+                self.console.print(f"{what:<10} done  {told}")
         elif int(10 * done / total) != self.tenths.get(what):
             self.tenths[what] = int(10 * done / total)
-            self.console.print(f"{what} {done:.0f}/{total:.0f}  {told}", highlight=False, soft_wrap=True)
+            self.console.print(f"{what} {done:.0f}/{total:.0f}  {told}", soft_wrap=True)
 
     def say(self, line: str) -> None:
         """One line."""
-        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(line, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -139,6 +141,8 @@ def main() -> None:
     import errno
 
     _keep_libraries_quiet()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error has it: a file's name may hold what is no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit as ended:
@@ -354,23 +358,18 @@ def apply(
 ) -> None:
     """Apply a run's model to a table: suggestions and confidences stand beside the originals.
 
-    Interrupted, the same command goes on where it was. Exit code 3 when more rows than prepare.quarantine_limit of the
-    recipe allows could not be read; the table is written without them, and they stand whole in a file beside it.
+    The table keeps its delimiter, encoding, line ends, quotes, decimal signs, numbers and JSON types; new columns stand
+    behind its own. Interrupted, the same command goes on where it was. Exit code 2 and no table where nothing can be
+    suggested; 3 when more rows than prepare.quarantine_limit of the recipe allows could not be read: the table is written
+    without them, and they stand whole, with line and reason, in a file beside it.
     """
     from luthier import runs
-    from luthier.applying import in_words
+    from luthier.applying import told_of
 
     with _screen() as screen:
         result = runs.apply(_store(store, run, screen), run, source, target, base)
 
-    def show() -> None:
-        print(f"wrote {result['rows']} rows with {result['predictions']} suggestions to {result['written']}")
-        if result["not_asked"]:
-            print(f"{result['rows_without_prediction']} rows have none; not asked: {in_words(result['not_asked'])}")
-        if result["quarantined"]:
-            print(f"{result['quarantined']} rows could not be read; they are in {result['quarantine']}")
-
-    _print(result, as_json, show)
+    _print(result, as_json, lambda: print("\n".join(told_of(result))))
     if result["too_many_unread"]:
         raise SystemExit(3)
 
@@ -408,15 +407,13 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Write a commented recipe for a table; what is not given as a flag is asked."""
-    import shlex
-
     from luthier.starting import write_recipe
 
     written = write_recipe(table, out, task, column, target, base, ask=_ask if sys.stdin.isatty() else None)
     _print(
         {"recipe": str(written)},
         as_json,
-        lambda: print(f"wrote {written}\nnext: luthier run {shlex.quote(str(written))}"),
+        lambda: print(f"wrote {written}\nnext: luthier run {typed(str(written))}"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 
@@ -38,3 +39,8 @@ class MachineError(UserError):
 def first_line(problem: BaseException) -> str:
     """The first line of what a library says, or the kind of its error where it says nothing."""
     return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+
+
+def typed(path: str) -> str:
+    """A path as it is typed into a shell; one that begins with a dash is no option there."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)

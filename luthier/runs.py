@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from luthier import card, report, seams
 from luthier.applying import Questions, answer, begun, write
 from luthier.durable import identity, sync_folder, sync_tree, unique_beside
 from luthier.engines import Computing
-from luthier.errors import Problems, UserError
+from luthier.errors import Problems, UserError, typed
 from luthier.facts import (
     BaseFacts,
     Cases,
@@ -381,15 +381,12 @@ def next_command(opened: RecipeFile, store: Store, name: str) -> str:
         table = opened.path(written)
     fresh = table.with_name(f"{table.stem}_new{table.suffix}")
     source = os.path.relpath(fresh if fresh.exists() else table)
-    suffix = table.suffix if table.suffix in FORMATS else ".csv"
+    suffix = table.suffix if table.suffix.lower() in FORMATS else ".csv"
+    names = (f"cleaned{f'-{n}' if n > 1 else ''}{suffix}" for n in count(1))
+    target = next(each for each in names if not os.path.lexists(each) and each != source)
     where = Path(os.path.relpath(store.root))
     nearby = where.name == ".luthier" and where.parent.name != ".." and len(where.parts) <= 2
-    return f"luthier apply {name} {typed(source)} cleaned{suffix}" + ("" if nearby else f" --store {typed(str(where))}")
-
-
-def typed(path: str) -> str:
-    """A path as it is typed into a shell; one that begins with a dash is no option there."""
-    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+    return f"luthier apply {name} {typed(source)} {target}" + ("" if nearby else f" --store {typed(str(where))}")
 
 
 def verdict_in_words(entry: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ def table(done: Run) -> None:
 
     from luthier.report import figure, number
 
-    facts, console = done.facts, Console(highlight=False, markup=False)
+    facts, console = done.facts, Console(highlight=False, markup=False, emoji=False)
     main, scored = facts.scores.main, facts.scores
     scores = Table(title=f"{main} on the test split", title_justify="left")
     slices = scored.systems["tuned"].slices

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from luthier import applying
-from luthier.applying import Questions, answer, begun, write
+from luthier.applying import Questions, answer, begun, told_of, write
 from luthier.durable import identity
 from luthier.engines import Request, Said, Session, Tell, untold
 from luthier.errors import MachineError, UserError
 from luthier.form import Form
 from luthier.objectives import Objective
-from luthier.readers import Table
+from luthier.readers import Reader, Table
 from luthier.reading import detect
 from luthier.store import Silent
 from luthier.tasks import Task
@@ -69,10 +69,11 @@ def applied(
     steps: Sequence[Any] = (),
     limit: float = 0.01,
     tokenizer: Any = None,
+    reader: Reader | None = None,
 ) -> dict[str, Any]:
     form = Form(task=task.form(), objective=Objective.pick("causal"), auto="", max_length=9, steps=list(steps))
     stat = identity(source.stat())
-    table, listener = Table(source, detect(source)), heard or Silent()
+    table, listener = Table(source, reader or detect(source)), heard or Silent()
     with begun(target, {"model": same}, listener) as answers:
         answers.plan(Questions(task, {"table": table}, form, tokenizer), source)
         answer(answers, session, listener)
@@ -278,7 +279,16 @@ def test_a_full_disk_is_told_and_what_was_answered_is_kept(tmp_path: Path, small
 
 EMPTY = {
     "blank cells": ("t.csv", "id,messy\n1,\n2,  \n", "nothing in it can be asked: 2 with empty value; check that"),
-    "no readable row": ("t.csv", "id,messy\n1,a,b\n", "nothing in it can be asked: no row of it can be read"),
+    "no readable row": (
+        "t.csv",
+        "id,messy\n1,a,b\n",
+        r"nothing in it can be asked: 1 with what cannot be read \(ragged\); check",
+    ),
+    "blank and unreadable": (
+        "t.csv",
+        "id,messy\n1,\n1,a,b\n2,c,d\n",
+        r"asked: 1 with empty value, 2 with what cannot be read \(ragged\);",
+    ),
     "other columns": ("t.jsonl", '{"a": 1}\n{"messy": ""}\n', "nothing in it can be asked: 2 with empty value"),
 }
 
@@ -302,6 +312,29 @@ def test_rows_that_were_not_asked_are_counted(tmp_path: Path) -> None:
     assert result["quarantined"] == 1
     rows = cells_of(tmp_path / "out.csv")
     assert [row["messy_suggestion"] for row in rows] == ["11", "", "11"]
+
+
+def test_what_was_written_suggested_left_out_and_put_aside_is_told_last_what_was_lost(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,messy\n1,a\n2,\n3,  \nragged\n")
+    result = applied(tmp_path / "t.csv", tmp_path / "[out].csv", Counting())
+    assert told_of(result) == [
+        f"wrote 3 rows with 1 suggestion to {tmp_path}/[out].csv",
+        "without any: 2 rows; not asked: 2 with empty value",
+        "put aside, since it cannot be read: 1 row, whole, with line and reason, "
+        f"in {tmp_path}/[out].csv.quarantine.jsonl",
+    ]
+    applied(table(tmp_path / "u.csv", 2, 1), tmp_path / "2.csv", Counting())
+    whole = applied(tmp_path / "u.csv", tmp_path / "3.csv", Counting())
+    assert told_of(whole) == [f"wrote 2 rows with 2 suggestions to {tmp_path}/3.csv"]
+
+
+def test_suggestions_that_are_empty_are_told(tmp_path: Path) -> None:
+    class Mute(Counting):
+        def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
+            return [Said(text="", confidence=1.0) for _ in requests]
+
+    result = applied(table(tmp_path / "t.csv", 3, 2), tmp_path / "out.csv", Mute())
+    assert told_of(result)[1:] == ["the model's answer is empty in 3 of the suggestions"]
 
 
 def test_a_file_of_put_aside_rows_that_is_there_already_stays(tmp_path: Path) -> None:

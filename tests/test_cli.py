@@ -262,3 +262,41 @@ def test_the_command_that_init_prints_can_be_pasted_into_a_shell(tmp_path: Path)
     (tmp_path / "my notes [final].csv").write_text(f"text,label\n{rows}")
     done = luthier("init", "my notes [final].csv", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.stdout.splitlines()[-1] == "next: luthier run 'my notes [final].yaml'"
+
+
+def test_a_name_that_begins_with_a_dash_is_no_option_in_a_printed_command(tmp_path: Path) -> None:
+    (tmp_path / "-v.csv").write_text("text,label\n" + "".join(f"number {n} came,{'AB'[n % 2]}\n" for n in range(60)))
+    done = luthier("init", "--", "-v.csv", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.stdout.splitlines()[-1] == "next: luthier run ./-v.yaml"
+
+
+def test_a_name_that_is_no_text_ends_in_a_sentence(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff[red].csv")
+    for arguments in (["init", name], ["validate", name], ["apply", "latest", name, "out.csv"]):
+        done = luthier(*arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+MARKUP = "[bold]a[/bold] [/x] :smile: [link=y]"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_that_is_told_is_markup_or_an_emoji(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("FORCE_COLOR" if terminal else "NO_COLOR", "1")
+    screen = cli.Screen()
+    screen.say(MARKUP)
+    screen.progress(MARKUP, 1, 2, {MARKUP: MARKUP})
+    screen.bar.refresh()
+    screen.progress(MARKUP, 2, 2, {MARKUP: MARKUP})
+    screen.close()
+    told = capsys.readouterr().err
+    assert screen.console.is_terminal is terminal
+    assert told.count(MARKUP) >= 4
+
+
+def test_a_message_of_the_command_line_is_no_markup() -> None:
+    assert "'[red]frob[/red]'" in luthier("[red]frob[/red]").stderr

@@ -199,7 +199,9 @@ def test_report_and_card_say_how_often_the_hints_are_right(place: Path) -> None:
     assert {"prepare", "hint"} <= stages
     (hint,) = done.facts.prepared.hints
     n = done.facts.prepared.splits["train"]
-    assert f"1.000 ({report.spread(hint.in_folds.interval, 'share')}, n {n})" in (done.folder / "report.html").read_text()
+    assert (
+        f"1.000 ({report.spread(hint.in_folds.interval, 'share')}, n {n})" in (done.folder / "report.html").read_text()
+    )
     card = (done.folder / "model" / "README.md").read_text()
     assert "Hints of rules stand in the prompt: right in 1.000" in card
     assert "not recorded" not in card.split("## Training")[1].split("- Technique")[0]

@@ -49,3 +49,35 @@ def test_the_printed_command_can_be_pasted_into_a_shell(
     source = f"./{table}" if table.startswith("-") else table
     assert got == str(["apply", "letters-0a", source, "cleaned.csv"])
     assert "report  [red]/report.html" in out
+
+
+@pytest.mark.parametrize(
+    ("table", "there", "suggested"),
+    [
+        ("t.csv", [], "cleaned.csv"),
+        ("t.TSV", [], "cleaned.TSV"),
+        ("t.json", [], "cleaned.json"),
+        ("t.txt", [], "cleaned.csv"),
+        ("cleaned.csv", [], "cleaned-2.csv"),
+        ("t.csv", ["cleaned.csv", "cleaned-2.csv"], "cleaned-3.csv"),
+    ],
+)
+def test_the_table_that_the_printed_command_writes_is_not_there_yet(
+    table: str, there: list[str], suggested: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in there:
+        (tmp_path / name).touch()
+    opened = loads(LETTERS.replace("letters.csv", table), folder=tmp_path)
+    command = next_command(opened, Store(tmp_path / ".luthier"), "letters-0a")
+    assert command == f"luthier apply letters-0a {table} {suggested}"
+
+
+def test_names_of_the_users_are_no_markup_in_the_verdict(
+    judged: RunFacts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    odd = "[bold]a[/bold] [/x] :smile:"
+    verdicts = [changed(judged.verdicts[0], "check", odd), *judged.verdicts[1:]]
+    summary.table(Run(odd, Path("runs"), {}, changed(judged, "verdicts", verdicts)))
+    assert capsys.readouterr().out.count(odd) == 2

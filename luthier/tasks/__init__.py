@@ -246,8 +246,8 @@ def once(name: str, met: set[str], row: Row, key: str) -> None:
 
 
 def suggestion(name: str, found: Prediction | None) -> dict[str, Any]:
-    """Two cells, `name_suggestion` and `name_confidence`; empty where nothing was answered."""
+    """Two cells, `name_suggestion` and `name_confidence` (to three digits); None where nothing was answered."""
     return {
-        f"{name}_suggestion": str(found.output) if found else "",
-        f"{name}_confidence": f"{found.confidence:.3f}" if found else "",
+        f"{name}_suggestion": str(found.output) if found else None,
+        f"{name}_confidence": round(float(found.confidence), 3) if found else None,
     }
