@@ -281,13 +281,12 @@ def answer(answers: Answers, session: Session, listener: Listener) -> None:
 
 
 def write(
-    answers: Answers, session: Session, form: Form, task: Task, table: Table, target: Path, stat: str, limit: float
+    answers: Answers, session: Session, form: Form, task: Task, table: Table, target: Path, stat: str
 ) -> dict[str, Any]:
     """The table with its answers beside its rows, and what could not be read in a file of its own; returns the counts.
 
-    `stat` is the table's identity when the first question was made of it. More than the share `limit` that could not be
-    read is `too_many_unread`. UserError, and nothing is written, where every answer is empty; cells alone may rightly be
-    emptied.
+    `stat` is the table's identity when the first question was made of it. UserError, and nothing is written, where every
+    answer is empty; cells alone may rightly be emptied.
     """
     columns = table.columns
     if columns is None:
@@ -325,7 +324,7 @@ def write(
     return {
         "rows": counts["rows"],
         "quarantined": counts["quarantined"],
-        "too_many_unread": counts["quarantined"] - counts["headers"] > limit * (counts["rows"] + counts["quarantined"]),
+        "unread": counts["quarantined"] - counts["headers"],
         "predictions": answers.count("examples"),
         "questions": answers.count("questions"),
         "empty_predictions": counts["empty"],

@@ -360,8 +360,8 @@ def apply(
 
     The table keeps its delimiter, encoding, line ends, quotes, decimal signs, numbers and JSON types; new columns stand
     behind its own. Interrupted, the same command goes on where it was. Exit code 2 and no table where nothing can be
-    suggested; 3 when more rows than prepare.quarantine_limit of the recipe allows could not be read: the table is written
-    without them, and they stand whole, with line and reason, in a file beside it.
+    suggested; 3 when rows could not be read: the table is written without them, and they stand whole, with line and
+    reason, in a file beside it.
     """
     from luthier import runs
     from luthier.applying import told_of
@@ -370,7 +370,7 @@ def apply(
         result = runs.apply(_store(store, run, screen), run, source, target, base)
 
     _print(result, as_json, lambda: print("\n".join(told_of(result))))
-    if result["too_many_unread"]:
+    if result["unread"]:
         raise SystemExit(3)
 
 

@@ -435,7 +435,7 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
         answers.plan(Questions(recipe.task, tables, form, tokenizer), source)
         session = computing.open(model.path / "model", standing_on, form.max_length)
         answer(answers, session, store.listener)
-        result = write(answers, session, form, recipe.task, table, target, stat, recipe.prepare.quarantine_limit)
+        result = write(answers, session, form, recipe.task, table, target, stat)
     return {**result, "released": entry["released"], **({"warning": warning} if warning else {})}
 
 

@@ -67,7 +67,6 @@ def applied(
     same: str = "model",
     heard: Silent | None = None,
     steps: Sequence[Any] = (),
-    limit: float = 0.01,
     tokenizer: Any = None,
     reader: Reader | None = None,
 ) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def applied(
     with begun(target, {"model": same}, listener) as answers:
         answers.plan(Questions(task, {"table": table}, form, tokenizer), source)
         answer(answers, session, listener)
-        return write(answers, session, form, task, table, target, stat, limit)
+        return write(answers, session, form, task, table, target, stat)
 
 
 def table(path: Path, n: int, distinct: int) -> Path:
@@ -367,10 +366,10 @@ def test_a_row_that_cannot_be_read_is_put_aside_whole(tmp_path: Path, content: b
     assert (aside["line"], aside["text"]) == (3, whole)
 
 
-def test_more_rows_that_cannot_be_read_than_in_training_are_told(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_read_are_counted_and_a_header_that_stands_again_is_none(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,messy\n" + "1,a\n" * 8 + "2,b,c\nid,messy\n")
-    assert applied(tmp_path / "t.csv", tmp_path / "1.csv", Counting(), limit=0.1)["too_many_unread"] is False
-    assert applied(tmp_path / "t.csv", tmp_path / "2.csv", Counting(), limit=0.09)["too_many_unread"] is True
+    result = applied(tmp_path / "t.csv", tmp_path / "1.csv", Counting())
+    assert (result["rows"], result["quarantined"], result["unread"]) == (8, 2, 1)
 
 
 def test_a_key_that_is_no_character_is_put_aside_like_any_other(tmp_path: Path) -> None:
