@@ -493,8 +493,8 @@ def test_a_table_without_what_the_model_reads_is_told_and_nothing_is_written(mad
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize(("n_ragged", "code"), [(0, 0), (1, 0), (2, 3)])
-def test_apply_leaves_with_3_where_more_rows_than_in_training_could_not_be_read(
+@pytest.mark.parametrize(("n_ragged", "code"), [(0, 0), (1, 3), (2, 3)])
+def test_apply_leaves_with_3_where_rows_could_not_be_read(
     project: Path, n_ragged: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "new.csv").write_text("messy\n" + "0007 kg\n" * 100 + "0012, kg\n" * n_ragged)
