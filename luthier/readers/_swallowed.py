@@ -69,6 +69,8 @@ class Judge:
 
     def swallows(self, record: Record) -> bool:
         """Whether the lines behind a record's first one are likelier records of their own than its text."""
+        if not self.dialect.quote:
+            return False  # an escaped line ending
         endings = {line.text[len(line.text.rstrip("\r\n")) :] for line in record.lines} - {""}
         if self.width < 2 or len(endings) > 1 or not self.first_could_be_whole(record):
             return False  # a record ends as all do, which the lines of a text need not
