@@ -18,7 +18,7 @@ from typing import NamedTuple
 from luthier.readers._records import Dialect, Record
 
 RECENT = 300  # records that a column is judged by
-FEWEST = 5  # records below which a column says nothing
+FEWEST = 3  # records below which a column says nothing
 HONEST = 5.0  # by how much an honest text is likelier beforehand; nats
 WHERE_USUAL = 10.0  # and by how much more where all records are of several lines
 MOST, LEAST = 3.0, -4.0  # what one column of one line may say; nats
@@ -32,7 +32,7 @@ class _Seen(NamedTuple):
     """What is remembered of a record."""
 
     fields: list[str]
-    quotes: bool  # whether a quote stands in it
+    quoted: list[bool]  # of each field, whether quotes stand around it
     long: bool  # whether it has several lines
 
 
@@ -53,7 +53,8 @@ class Judge:
         if len(record.fields) == self.width and line > self.known_to:
             self.known_to = line
             self.n_new += 1
-            self.recent.append(_Seen(record.fields, self.dialect.quote in record.text, len(record.lines) > 1))
+            quoted = _quoted(record.text, record.fields, self.dialect.quote)
+            self.recent.append(_Seen(record.fields, quoted, len(record.lines) > 1))
 
     def learn_all(self, records: Iterable[Record]) -> None:
         """Remember those that are beyond doubt: of one line, or of several whose first cannot be a record by itself."""
@@ -68,8 +69,11 @@ class Judge:
 
     def swallows(self, record: Record) -> bool:
         """Whether the lines behind a record's first one are likelier records of their own than its text."""
-        if self.width < 2 or not self.first_could_be_whole(record):
-            return False
+        if not self.dialect.quote:
+            return False  # an escaped line ending
+        endings = {line.text[len(line.text.rstrip("\r\n")) :] for line in record.lines} - {""}
+        if self.width < 2 or len(endings) > 1 or not self.first_could_be_whole(record):
+            return False  # a record ends as all do, which the lines of a text need not
         told = [line.text for line in record.lines[1:] if line.text.strip("\r\n")]
         cut = [self.dialect.cut(text) for text in told]
         n_fit = sum(fields is not None and len(fields) == self.width for fields in cut)
@@ -85,13 +89,13 @@ class Judge:
                 odds += log(0.1 / 0.7)
                 continue
             chance = FIT_BY_CHANCE.get(self.width, 0.1)
-            odds += log(0.95 / chance) if columns else log(0.95 / chance) / 2
-            odds += sum(
-                column.odds(cell, before[at] if at < len(before) else "", first=at == 0)
-                for at, (column, cell) in enumerate(zip(columns, fields, strict=bool(columns)))
-            )
-            if self.dialect.quote not in text:
-                odds += max(LEAST, usual.unquoted)
+            if columns:
+                odds += log(0.95 / chance)
+            else:  # nothing is known but that a comma of a text has a blank behind it
+                odds += log(0.95 / chance) / 2 - 2 * sum(cell[:1].isspace() for cell in fields[1:])
+            quoted = _quoted(text, fields, self.dialect.quote)
+            for at, column in enumerate(columns):
+                odds += column.odds(fields[at], quoted[at], before[at] if at < len(before) else "", first=at == 0)
             before = fields
         return odds > 0
 
@@ -106,49 +110,75 @@ class _Usual:
     """How the records look that are remembered."""
 
     def __init__(self, recent: list[_Seen], width: int) -> None:
-        self.unquoted = log((sum(not seen.quotes for seen in recent) + 0.5) / (len(recent) + 1))  # nats
         self.long = sum(seen.long for seen in recent) / (len(recent) or 1)  # share
         known = len(recent) >= FEWEST
-        self.columns = [_Column([seen.fields[at] for seen in recent]) for at in range(width)] if known else []
+        self.columns = [
+            _Column([seen.fields[at] for seen in recent], sum(seen.quoted[at] for seen in recent))
+            for at in range(width if known else 0)
+        ]
 
 
 class _Column:
     """What the values of a column have in common."""
 
-    def __init__(self, cells: list[str]) -> None:
-        self.n = len(cells)
+    def __init__(self, cells: list[str], n_quoted: int) -> None:
+        self.n, self.n_quoted = len(cells), n_quoted
         self.counts = Counter(cells)
         self.kinds = Counter(map(kind, cells))
         self.n_blank = sum(cell[:1].isspace() for cell in cells)
         self.few = self.n >= 9 and len(self.counts) <= self.n / 3
         self.unique = len(self.counts) == self.n
+        self.shortest, self.longest = min(map(len, cells)), max(map(len, cells))
         numbers = list(map(_integer, cells))
         pairs = pairwise(numbers)
         self.rises = self.unique and all(a is not None and b is not None and a < b for a, b in pairs)
 
-    def odds(self, cell: str, above: str, *, first: bool) -> float:
+    def odds(self, cell: str, quoted: bool, above: str, *, first: bool) -> float:
         """How much likelier a cell is in this column than between two delimiters of a text; nats, within limits."""
+        odds = _odds(self.n_quoted if quoted else self.n - self.n_quoted, self.n, 0.1 if quoted else 0.9)
         if self.few:
-            return _within((self.counts[cell] + 0.1) / (self.n + 1), 0.02 if cell in self.counts else 0.98)
+            return _within(odds + _odds(self.counts[cell], self.n, 0.02 if cell in self.counts else 0.98))
         if self.unique and cell in self.counts:
             return LEAST
         of = kind(cell)
-        odds = _within((self.kinds[of] + 0.5) / (self.n + 3), KIND_BY_CHANCE[of])
-        blank, chance = (self.n_blank + 0.5) / (self.n + 1), 0.1 if first else 0.8
-        odds += log(blank / chance) if cell[:1].isspace() else log((1 - blank) / (1 - chance))
+        odds += _odds(self.kinds[of], self.n, KIND_BY_CHANCE[of])
+        starts_blank = cell[:1].isspace()
+        chance = 0.1 if first else 0.8
+        odds += _odds(
+            self.n_blank if starts_blank else self.n - self.n_blank, self.n, chance if starts_blank else 1 - chance
+        )
+        if self.kinds[of] and of != "text" and not self.shortest - 1 <= len(cell) <= self.longest + 1:
+            odds -= 2
         number, before = _integer(cell), _integer(above)
         if self.rises and number is not None and before is not None:
             odds += log(0.95 / 0.5) if number > before else 2 * LEAST
             return min(MOST, odds)
-        return max(LEAST, min(MOST, odds))
+        return _within(odds)
+
+
+def _odds(n: int, of: int, chance: float) -> float:
+    """What `n` of so many cells say for the column, against a share by chance; nats."""
+    return log((n + 0.1) / (of + 1) / chance)
+
+
+def _within(odds: float) -> float:
+    return max(LEAST, min(MOST, odds))
+
+
+def _quoted(text: str, fields: list[str], quote: str) -> list[bool]:
+    """Of each field of a record, whether quotes stand around it."""
+    if not quote or quote not in text:
+        return [False] * len(fields)
+    found, at = [], 0
+    for cell in fields:
+        begins = text[at : at + 1] == quote and text[at : at + len(cell)] != cell
+        found.append(begins)
+        at += len(cell) + (2 + cell.count(quote) if begins else 0) + 1
+    return found
 
 
 def _integer(cell: str) -> int | None:
     return int(cell) if len(cell) < 19 and INTEGER.fullmatch(cell) else None
-
-
-def _within(share: float, chance: float) -> float:
-    return max(LEAST, min(MOST, log(share / chance)))
 
 
 def kind(cell: str) -> str:
