@@ -7,7 +7,7 @@ the stage train wrote (`luthier export --to peft`); without it an adapter is mad
 The three systems answer each question one after the other in one process, each first in turn, after three that warm up:
 
 - luthier: the engine `torch`;
-- before: the same with weights that autocast rounds again for each token, and a head that is copied for each text;
+- before: the same with weights that autocast rounds again for each token, and a head that is copied for a text alone;
 - transformers: its own `generate` on the merged model, loaded in bfloat16, greedy, with the same limit and ends.
 
 Milliseconds are of a request; tokens are those written, ends included. Shown too is the share of answers that are
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--requests", type=int, default=20)
-    parser.add_argument("--batches", type=int, default=1, help="of 32; the former way takes a minute for one")
+    parser.add_argument("--batches", type=int, default=1, help="of 32 questions")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args()
     import torch

@@ -344,8 +344,8 @@ def tall_head(model: Model) -> Iterator[None]:
 def flat_head(model: Model) -> Iterator[None]:
     """Give the output head rows alone, (B, D).
 
-    Last positions cut out of longer texts, (B, 1, D), are multiplied in bfloat16 text by text on CPUs, and the whole head is
-    copied for each: a second for 262,144 tokens. The logits are the same to the last bit.
+    Where a head trains no more, torch multiplies a last position that was cut out of a longer text, (B, 1, D), in bfloat16 on
+    CPUs by a copy of the whole head for each text: a second for 262,144 tokens. The logits are the same to the last bit.
     """
     head = model.bare.get_output_embeddings()
     if head is None or model.device != "cpu" or model.precision == "float32":
