@@ -455,6 +455,8 @@ def hold_casts(model: Model) -> None:
 
     if model.precision == "float32":
         return
+    if model.head.labels:
+        reads_padding(model)  # is shown in float32, and so before
     before = suitability.tried(model)
     linear = [module for module in model.forward.modules() if type(module) in (Linear, Conv1D)]
     own = [(each, name, weight) for each in linear for name, weight in each.named_parameters(recurse=False)]
