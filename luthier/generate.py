@@ -74,7 +74,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written: list[Written] = [Written([], [], False) for _ in prompts]
     done = 0
-    with torch.inference_mode(), autocast(model), tall_head(model):
+    with torch.inference_mode(), autocast(model), tall_head(model), flat_head(model):
         longest = len(prefix) + max(map(len, prompts), default=0) + max_new_tokens
         shared = _prefix_cache(model, prefix) if prefix and _may_share(model, longest) else None
         for start in range(0, len(order), batch):
@@ -114,7 +114,7 @@ def by_transformers(
     written: list[Written] = [Written([], [], False) for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     done = 0
-    with torch.inference_mode(), autocast(model), settled(model, settings):
+    with torch.inference_mode(), autocast(model), settled(model, settings), flat_head(model):
         for _, same in groupby(order, key=lambda i: len(prompts[i])):
             rows = list(same)
             for start in range(0, len(rows), batch):
@@ -337,4 +337,20 @@ def tall_head(model: Model) -> Iterator[None]:
         return
     weight_VD = head.weight
     with head_replaced(head, lambda hidden: (weight_VD @ hidden.flatten(0, -2).T).T.unflatten(0, hidden.shape[:-1])):
+        yield
+
+
+@contextlib.contextmanager
+def flat_head(model: Model) -> Iterator[None]:
+    """Give the output head rows alone, (B, D).
+
+    Where a head trains no more, torch multiplies a last position that was cut out of a longer text, (B, 1, D), in bfloat16 on
+    CPUs by a copy of the whole head for each text: a second for 262,144 tokens. The logits are the same to the last bit.
+    """
+    head = model.bare.get_output_embeddings()
+    if head is None or model.device != "cpu" or model.precision == "float32":
+        yield
+        return
+    plain = head.forward
+    with head_replaced(head, lambda hidden: plain(hidden.flatten(0, -2)).unflatten(0, hidden.shape[:-1])):
         yield

@@ -441,6 +441,33 @@ def autocast(model: Model) -> contextlib.AbstractContextManager[Any]:
     return context
 
 
+def hold_casts(model: Model) -> None:
+    """Hold the weights of linear modules in bfloat16, to which autocast rounds them again in each forward pass.
+
+    What is computed is the same to the last bit. That is shown once, by a forward pass of two tokens before and after;
+    a model that reads such a weight in another way, as DoRA does, stays as it was. For models that train no more.
+    """
+    import torch
+    from torch.nn import Linear, Parameter
+    from transformers.pytorch_utils import Conv1D
+
+    from luthier import suitability
+
+    if model.precision == "float32":
+        return
+    if model.head.labels:
+        reads_padding(model)  # is shown in float32, and so before
+    before = suitability.tried(model)
+    linear = [module for module in model.forward.modules() if type(module) in (Linear, Conv1D)]
+    own = [(each, name, weight) for each in linear for name, weight in each.named_parameters(recurse=False)]
+    held = {weight: Parameter(weight.detach().to(torch.bfloat16), requires_grad=False) for _, _, weight in own}
+    for module, name, weight in own:
+        setattr(module, name, held[weight])
+    if not torch.equal(suitability.tried(model), before):
+        for module, name, weight in own:
+            setattr(module, name, weight)
+
+
 def blocks(module: nn.Module) -> dict[str, int]:
     """Name of each transformer block -> its number: the members of the outermost lists of modules.
 

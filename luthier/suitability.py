@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from luthier.errors import UserError, first_line
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from luthier.model import Head, Model
@@ -260,6 +261,15 @@ def settle_precision(model: Model) -> None:
 
 def failure(model: Model) -> str:
     """Why a forward pass of two tokens in the model's precision fails, or nothing."""
+    try:
+        tried(model)
+    except (RuntimeError, TypeError, ValueError) as problem:
+        return first_line(problem)
+    return ""
+
+
+def tried(model: Model) -> torch.Tensor:
+    """The logits of a forward pass of two tokens in the model's precision."""
     import torch
 
     from luthier.model import autocast, probing
@@ -269,9 +279,6 @@ def failure(model: Model) -> str:
     inputs = {"input_ids": torch.tensor([ids], device=model.device)}
     if model.architecture == "encoder-decoder" and not model.head.labels:
         inputs["decoder_input_ids"] = inputs["input_ids"]
-    try:
-        with torch.inference_mode(), autocast(model):
-            model.forward(**inputs)
-    except (RuntimeError, TypeError, ValueError) as problem:
-        return first_line(problem)
-    return ""
+    with torch.inference_mode(), autocast(model):
+        logits: torch.Tensor = model.forward(**inputs).logits
+    return logits

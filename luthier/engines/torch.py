@@ -13,7 +13,7 @@ from luthier import suitability
 from luthier.encoding import Reading, asked, ends_of, open_turn, read_whole, written_prompts
 from luthier.engines import Engine, Request, Said, Session, Tell, untold
 from luthier.generate import Written, generate, scores
-from luthier.model import ABOUT, architecture_of, load, load_trained, writing_head
+from luthier.model import ABOUT, architecture_of, hold_casts, load, load_trained, writing_head
 
 if TYPE_CHECKING:
     from luthier.model import Model
@@ -42,6 +42,7 @@ class Torch(Engine):
             model = load(folder, writing_head(architecture_of(folder), folder), device=device, precision=precision)
             model.control_tokens = control_tokens
             open_turn(model.tokenizer, chat_template)
+        hold_casts(model)
         return TorchSession(model, max_length, self.max_new_tokens, self.batch_size)
 
 

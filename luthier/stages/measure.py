@@ -25,7 +25,7 @@ class Measure(Settings):
     samples: int
 
 
-@stage(version=3, by_machine=True)
+@stage(version=4, by_machine=True)
 def measure(config: Measure, out: Out, examples: Artifact, model: Artifact, base: Artifact) -> dict[str, Any]:
     """Fact `latency_ms`: every sample, for requests of the validation split (or of train)."""
     folder = model.path / "model"
