@@ -20,7 +20,7 @@ from luthier.reading import detect
 TASKS = ("standardize", "classify", "generate")
 LOOK = 2000  # rows looked at
 ENCODERS = ("minilm", "mpnet")
-PACKAGES = (*ENCODERS, "gemma-3-270m")
+PACKAGES = (*ENCODERS, "gemma-3-270m", "smollm2-135m", "qwen2.5-coder-1.5b")
 CLEAN = ("clean", "cleaned", "canonical", "standard", "standardized", "normalized", "corrected", "fixed", "right")
 MESSY = ("raw", "messy", "dirty", "original", "orig", "noisy", "wrong")
 YEAR = re.compile(r"(?:19|20)\d\d")

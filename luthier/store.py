@@ -217,8 +217,7 @@ class Store:
     @functools.cached_property
     def shared(self) -> Store:
         """The store of fetched bases, which all of a user's recipes share."""
-        home = Path(os.environ.get(SHARED_VARIABLE) or Path.home() / ".cache" / "luthier")
-        return Store(home, self.listener)
+        return shared_store(self.listener)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -572,6 +571,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def shared_store(listener: Listener | None = None) -> Store:
+    """The store of fetched bases of this user."""
+    return Store(Path(os.environ.get(SHARED_VARIABLE) or Path.home() / ".cache" / "luthier"), listener)
 
 
 @contextmanager
