@@ -93,8 +93,8 @@ def chats() -> list[dict[str, Any]]:
 
 
 def test_the_committed_conversations_are_what_the_seed_makes(chatter: ModuleType) -> None:
-    assert chats() == chatter.conversations(11)
-    assert chatter.conversations(12) != chats()
+    assert chats() == chatter.conversations(21)
+    assert chatter.conversations(22) != chats()
 
 
 def test_every_rule_is_json_about_columns_that_the_system_message_names_and_what_was_said() -> None:
