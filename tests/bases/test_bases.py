@@ -119,8 +119,19 @@ def test_joined_parts_are_checked_before_use(tmp_path: Path) -> None:
         pieces[-1].write_bytes(content)
     whole = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-2
     assert join(pieces, tmp_path / "whole", whole).read_bytes() == b"abc"
-    with pytest.raises(UserError, match="reinstall the packages that hold its weights"):
-        join(pieces[::-1], tmp_path / "other", whole)
+    for wrong in (pieces[::-1], pieces[:1], []):
+        with pytest.raises(UserError, match="install the packages that hold its weights again"):
+            join(wrong, tmp_path / "other", whole)
+
+
+def test_a_package_whose_files_are_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path, "tiny-weights", "tiny_weights/data/part1.bin")  # which its list names and nobody wrote
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("mpnet", "qwen2.5-coder-1.5b"):
+        gone = CATALOGUE[name].model_copy(update={"requirements": ["tiny-weights==1"]})
+        monkeypatch.setitem(CATALOGUE, name, gone)
+        with pytest.raises(UserError, match="put together from 0 parts, has SHA-256"):
+            unpacked(name, tmp_path)
 
 
 MISSING = (
