@@ -242,6 +242,7 @@ def tokenizer_in(file: Path, packed: Packed) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    tokenizer.init_kwargs["local_files_only"] = False  # where else stands whether the environment forbade the network
     backend = tokenizer.backend_tokenizer
     if packed.tokenizer == "digits one by one":  # blanks before a number are else other tokens than it was trained with
         backend.pre_tokenizer = Sequence([Digits(individual_digits=True), backend.pre_tokenizer])

@@ -265,6 +265,8 @@ def test_a_packed_base_becomes_a_folder_that_is_what_its_file_says(
     kept = weights["output" if packed.shares_embeddings else "token_embd"]
     assert np.abs(table.detach().float().numpy() - kept).max() < 2e-3
 
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["local_files_only"] is False, "whatever the environment forbids"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == CONTROL
     assert tokenizer.chat_template == TEMPLATE
