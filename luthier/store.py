@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import sys
@@ -217,8 +218,7 @@ class Store:
     @functools.cached_property
     def shared(self) -> Store:
         """The store of fetched bases, which all of a user's recipes share."""
-        home = Path(os.environ.get(SHARED_VARIABLE) or Path.home() / ".cache" / "luthier")
-        return Store(home, self.listener)
+        return shared_store(self.listener)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -574,16 +574,28 @@ def plain(value: Any) -> Any:
     return value
 
 
+def shared_store(listener: Listener | None = None) -> Store:
+    """The store of fetched bases of this user."""
+    return Store(Path(os.environ.get(SHARED_VARIABLE) or Path.home() / ".cache" / "luthier"), listener)
+
+
 @contextmanager
 def disk_told(work: Path) -> Iterator[None]:
     """Turn a full disk into an error that says what stayed safe."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except OSError as problem:
-        if problem.errno not in DISK_FULL:
+    except (OSError, SafetensorError) as problem:
+        if isinstance(problem, OSError):
+            number = problem.errno
+        else:  # which tells the number in its sentence alone
+            told = re.search(r"\(os error (\d+)\)", str(problem))
+            number = int(told[1]) if told else None
+        if number not in DISK_FULL:
             raise
         raise MachineError(
-            f"the disk is full ({problem.strerror})",
+            f"the disk is full ({os.strerror(number)})",
             where=str(work),
             hint="free some space and run the same command again: finished stages and the last checkpoint are kept",
         ) from problem

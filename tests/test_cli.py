@@ -120,6 +120,7 @@ INTERRUPTIBLE = {
         "what was answered is kept up to the last block of questions, and the same command",
     ),
     "export": (["export", "x", "out"], "luthier.runs.export", "nothing half-made is left"),
+    "fetch": (["fetch", "minilm"], "luthier.store.Store.do", "nothing half-made is left"),
     "report": (["report", "x"], "luthier.runs.reopen", "the pages are whole"),
     "why": (["why", "x"], "luthier.runs.find", "nothing half-made is left"),
     "verify": (["verify"], "luthier.store.Store.verify", "nothing half-made is left"),
@@ -134,7 +135,7 @@ def test_every_command_that_is_interrupted_says_what_is_left_and_ends_with_130(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, busy, sentence = INTERRUPTIBLE[command]
-    stored = [] if command in ("run", "init", "validate") else ["--store", str(tmp_path)]
+    stored = [] if command in ("run", "init", "validate", "fetch") else ["--store", str(tmp_path)]
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import importlib.util
+import json
+import sys
 import unicodedata
 from datetime import date
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import phonenumbers
 import pytest
@@ -18,14 +21,24 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 MADE_WITH = {"babel": "2.18.0", "phonenumbers": "9.0.43"}
 
 
-@pytest.fixture(scope="module")
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_suppliers", EXAMPLES / "make_suppliers.py")
+def made_by(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    return made_by("make_suppliers")
+
+
+@pytest.fixture(scope="module")
+def chatter() -> ModuleType:
+    return made_by("make_chats")
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -85,3 +98,40 @@ def test_one_messy_value_never_means_two_things_in_one_country() -> None:
         for column in ("founded", "phone", "revenue", "company", "origin"):
             key = (column, row["country"], row[column])
             assert meanings.setdefault(key, row[f"{column}_clean"]) == row[f"{column}_clean"]
+
+
+def chats() -> list[dict[str, Any]]:
+    with (EXAMPLES / "chats.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def test_the_committed_conversations_are_what_the_seed_makes(chatter: ModuleType) -> None:
+    assert chats() == chatter.conversations(21)
+    assert chatter.conversations(22) != chats()
+
+
+def test_every_rule_is_json_about_columns_that_the_system_message_names_and_what_was_said() -> None:
+    for row in chats():
+        system, *turns = row["messages"]
+        assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
+        assert row["turns"] == {2: "one", 4: "two"}[len(turns)]
+        shown = system["content"].partition("(")[2].partition(")")[0].split(", ")
+        assert len(shown) == len(set(shown)) == 5
+        for asked, answered in zip(turns[::2], turns[1::2], strict=True):
+            rule = json.loads(answered["content"])
+            assert answered["content"] == json.dumps(rule, separators=(",", ":"))
+            assert rule["column"] in shown
+            assert rule.get("not_before", shown[0]) in shown
+            assert rule.get("min", -40) <= rule.get("max", 9000)
+            numbers = [str(rule[key]) for key in ("min", "max", "length") if key in rule]
+            assert [each for each in [*numbers, *rule.get("one_of", [])] if each not in asked["content"]] == []
+            if asked is turns[0]:  # later remarks may speak of `it`
+                assert rule["column"].replace("_", " ") in asked["content"].lower().replace("_", " ")
+
+
+def test_no_remark_is_made_twice_of_a_table_and_two_tables_are_for_the_test_alone(chatter: ModuleType) -> None:
+    asked = [(row["table"], *(m["content"] for m in row["messages"] if m["role"] == "user")) for row in chats()]
+    assert len(set(asked)) == len(asked) == 600
+    unseen = [row for row in chats() if row["table"] in chatter.UNSEEN]
+    assert len(unseen) == 72
+    assert {row["rule"] for row in unseen} == {row["rule"] for row in chats()}

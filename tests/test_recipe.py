@@ -41,7 +41,7 @@ train:
 """
     assert sentences(text) == [
         "r.yaml:3: task: no task called 'clasify'; did you mean 'classify'?",
-        "r.yaml:4: base.name: Input should be 'minilm', 'mpnet' or 'gemma-3-270m' (found 'minlm')",
+        "r.yaml:4: base.name: Input should be 'minilm', 'mpnet', 'gemma-3-270m', 'smollm2-135m' or 'qwen2.5-coder-1.5b' (found 'minlm')",
         "r.yaml:6: prepare.splitt: no key 'splitt'; did you mean 'split'?",
         "r.yaml:8: train.epochs: Input should be greater than 0 (found -1)",
         "r.yaml:9: train.learning_rate: Input should be a valid number, unable to parse string as a number (found 'fast')",

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,24 @@ def test_a_failed_stage_leaves_no_artifact_and_keeps_its_checkpoints(store: Stor
     assert not (made.path / "partial").exists(), "half-written files of the failed attempt are not taken for finished"
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(store: Store, tmp_path: Path) -> None:
+def written_plainly(file: Path) -> None:
+    file.write_bytes(bytes(100_000))
+
+
+def written_as_weights(file: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({"weight": np.zeros(100_000, np.uint8)}, file)
+
+
+@pytest.mark.parametrize("written", [written_plainly, written_as_weights])
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+    store: Store, tmp_path: Path, written: Callable[[Path], None]
+) -> None:
     @stage(version=1)
     def large(config: dict[str, Any], out: Out) -> dict[str, Any]:
-        (out.folder / "large").write_bytes(bytes(100_000))
+        written(out.folder / "large")
         return {}
 
     with files_of_at_most(50_000), pytest.raises(MachineError) as told:

