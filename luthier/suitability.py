@@ -269,7 +269,7 @@ def failure(model: Model) -> str:
 
 
 def tried(model: Model) -> torch.Tensor:
-    """The logits of a forward pass of two tokens in the model's precision."""
+    """The logits of a forward pass of two tokens in the model's precision; of a body without a head its last states."""
     import torch
 
     from luthier.model import autocast, probing
@@ -280,5 +280,6 @@ def tried(model: Model) -> torch.Tensor:
     if model.architecture == "encoder-decoder" and not model.head.labels:
         inputs["decoder_input_ids"] = inputs["input_ids"]
     with torch.inference_mode(), autocast(model):
-        logits: torch.Tensor = model.forward(**inputs).logits
-    return logits
+        outputs = model.forward(**inputs)
+    found: torch.Tensor = outputs["logits" if "logits" in outputs else "last_hidden_state"]
+    return found
