@@ -92,7 +92,7 @@ FILES: dict[str, tuple[bytes, list[tuple[Any, ...]]]] = {
         b'[{"a":1},\n{"a":' + b"[" * 100_000 + b"]" * 100_000 + b'},\n{"a":3}]',
         [(1, A1), (2, "too-deep", "more than 100 levels of nesting at character 105"), (3, A3)],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("content", "expected"), FILES.values(), ids=FILES.keys())

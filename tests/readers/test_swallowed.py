@@ -63,8 +63,12 @@ STRAY = {  # file, lines put aside, rows read
         39,
     ),
     "in the last column": (
-        table("nr,label,text", lambda n: f"{n},{('good', 'bad')[n % 2]},lamp number {n * 7 % 30}", 30,
-              {5: '5,good,"shelf of wood', 11: '11,good,screen of 32"'}),
+        table(
+            "nr,label,text",
+            lambda n: f"{n},{('good', 'bad')[n % 2]},lamp number {n * 7 % 30}",
+            30,
+            {5: '5,good,"shelf of wood', 11: '11,good,screen of 32"'},
+        ),
         [7],
         29,
     ),
@@ -74,10 +78,17 @@ STRAY = {  # file, lines put aside, rows read
         39,
     ),
     "two of them": (
-        table(NUMBERED, numbered, 60, {
-            5: '5,"shelf of wood,praise', 11: '11,screen of 32",complaint',
-            30: '30,"desk of oak,praise', 44: '44,tube of 14",complaint',
-        }),
+        table(
+            NUMBERED,
+            numbered,
+            60,
+            {
+                5: '5,"shelf of wood,praise',
+                11: '11,screen of 32",complaint',
+                30: '30,"desk of oak,praise',
+                44: '44,tube of 14",complaint',
+            },
+        ),
         [7, 32],
         58,
     ),
@@ -106,7 +117,7 @@ STRAY = {  # file, lines put aside, rows read
         [14],
         39,
     ),
-}  # fmt: skip
+}
 
 
 def read(path: Path, reader: Csv, content: str) -> tuple[list[int], int, list[Row | Quarantined]]:
@@ -163,25 +174,35 @@ HONEST = {
         'Acme Ltd,"Acme, Inc.\n12 Main Street, Flat 4\nUlm, Germany",0731{n}',
     ),
     "an address in the last column": (
-        "name,address", lambda n: f"{CITIES[n % 10]} Ltd,{n} Main Street", 'Acme {n},"12 Main Street\nFlat 4, 2nd floor\nUlm, DE"',
+        "name,address",
+        lambda n: f"{CITIES[n % 10]} Ltd,{n} Main Street",
+        'Acme {n},"12 Main Street\nFlat 4, 2nd floor\nUlm, DE"',
     ),
     "code": ("id,code", lambda n: f"{n},x = {n}", '{n},"def f(a, b):\n    return a, b\nprint(f(1, 2))"'),
     "a list of three fields in a table of three": (
-        NUMBERED, numbered, '{n},"article, size, price\nlamp, big, 3\nrug, small, 4",praise',
+        NUMBERED,
+        numbered,
+        '{n},"article, size, price\nlamp, big, 3\nrug, small, 4",praise',
     ),
     "a list in a numbered table of two columns": (
-        "nr,text", lambda n: f"{n},The {GOODS[n % 7]} {SAID[n % 3]}", '{n},"Items:\n1,apple\n2,pear"',
+        "nr,text",
+        lambda n: f"{n},The {GOODS[n % 7]} {SAID[n % 3]}",
+        '{n},"Items:\n1,apple\n2,pear"',
     ),
     "a list of texts in a numbered table of two columns": (
-        "nr,text", lambda n: f"{n},The {GOODS[n % 7]} {SAID[n % 3]}", '{n},"Items:\n1,green apples\n2,ripe pears"',
+        "nr,text",
+        lambda n: f"{n},The {GOODS[n % 7]} {SAID[n % 3]}",
+        '{n},"Items:\n1,green apples\n2,ripe pears"',
     ),
     "paragraphs": (LABELLED, labelled, '"It came, finally.\n\nIt broke, though.\n\nSad, but true.",complaint'),
     "one comma in each of many lines": (
-        "nr,text", lambda n: f"{n},lamp number {n}", "{n},\"" + "\n".join(f"line {k}, of a poem" for k in range(40)) + '"',
+        "nr,text",
+        lambda n: f"{n},lamp number {n}",
+        '{n},"' + "\n".join(f"line {k}, of a poem" for k in range(40)) + '"',
     ),
     "quotes everywhere": ('"nr","text","label"', quoted, '"{n}","a,b,c\n1,The lamp,praise\n2,The rug,praise","praise"'),
     "a table of towns": (TOWNS, towns, '"ulm, near the river\nsecond floor, left",Ulm Street {n}'),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("header", "make", "text"), HONEST.values(), ids=HONEST.keys())
