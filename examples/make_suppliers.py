@@ -306,7 +306,7 @@ def supplier(number: int, country: str, rare: bool, draw: random.Random) -> dict
 def tables(seed: int) -> dict[str, list[dict[str, str]]]:
     """File name -> rows."""
     draw = random.Random(seed)
-    known = [(country, False) for _ in range(17) for country in SEEN]
+    known = [(country, False) for _ in range(21) for country in SEEN]
     unseen = [(country, False) for country in HELD_OUT for _ in range(4)] + [(c, True) for c in SEEN[:8]]
     kinds = known + unseen
     draw.shuffle(kinds)

@@ -131,6 +131,7 @@ def _keep_libraries_quiet() -> None:
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, which would stand among ours
     logging.getLogger().addHandler(logging.NullHandler())  # else Python prints what nobody listens to
     if not sys.warnoptions:
         logging.captureWarnings(True)

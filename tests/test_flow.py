@@ -448,3 +448,30 @@ def test_changing_a_key_of_prepare_changes_the_examples(
 
     assert prepared(before) != prepared(after)
     assert prepared(before) == prepared(before)
+
+
+def test_what_is_too_long_to_learn_from_is_told_with_the_first_row(place: Path) -> None:
+    rows = [{"prompt": f"say {n}" + " more" * (20 if n % 4 == 0 else 0), "completion": f"{n}!"} for n in range(40)]
+    (place / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = loads(
+        """\
+version: 1
+name: long
+task: {kind: generate, table: long.jsonl}
+base: {kind: folder, path: llama}
+prepare: {split: {kind: random, validation: 5, test: 10}}
+encode: {max_length: 32, truncation: drop}
+""",
+        folder=place,
+    )
+    heard = Heard()
+    store = flow.store_for(loaded, heard)
+    encoded = flow.encode_for(
+        loaded.recipe, store, flow.prepared(loaded, store), flow.base_model(loaded.recipe.base, loaded, store)
+    )
+    left = encoded.facts["flow"]["fates"]["too long to learn from"]
+    told = [line for line in heard.lines if "are left out" in line]
+    assert told[0].startswith("warning: long.jsonl:")
+    assert told[0].endswith(
+        f"{left} of 30 examples are longer than encode.max_length and are left out; raise it, or set encode.truncation to cut_input"
+    )

@@ -28,6 +28,7 @@ LEARNED = ("train", "validation")
 PREVIEWS = 8  # examples shown with their supervised tokens
 CHUNK = 512  # examples encoded at once
 WHITE = "white space at the end of a prompt"
+LONG = "too long to learn from"
 CUT = "cut in the test"  # under which the first such row is remembered
 FEWEST = 20  # examples below which no share of faults is refused
 
@@ -141,6 +142,7 @@ class Audit:
                 self.arrived += 1
                 if tokens.cut_tokens and self.settings.truncation == "drop":
                     self.too_long += 1
+                    self.first.setdefault(LONG, place(example))
                     continue
                 self.look(example, tokens)
                 yield example, tokens
@@ -211,6 +213,11 @@ class Audit:
                     hint="raise it, or set encode.truncation to cut_input or drop",
                 )
             )
+        if self.too_long:
+            sentence = f"{self.too_long} of {self.arrived} examples are longer than encode.max_length and are left out"
+            told.append(
+                UserError(sentence, where=self.first[LONG], hint="raise it, or set encode.truncation to cut_input")
+            )
         if self.asked_cut:
             sentence = f"{self.asked_cut} of {self.n_asked} test examples are longer than encode.max_length and are cut"
             told.append(UserError(sentence, where=self.first[CUT], hint="raise it to let the model read them whole"))
@@ -243,7 +250,7 @@ class Audit:
 
     def facts(self, splits: dict[str, int], head: Head, most: int | None) -> EncodedFacts:
         """For the manifest and the report."""
-        fates = {"too long to learn from": self.too_long} if self.too_long else {}
+        fates = {LONG: self.too_long} if self.too_long else {}
         return EncodedFacts(
             flow=FlowStep(step="fit in max_length", arrived=self.arrived, kept=self.n, fates=fates, made=self.arrived),
             splits=splits,

@@ -72,7 +72,7 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
                 notes.n_rows += readable[TABLE].n_rows
     source = tables[TABLE]
     n_met = sum(table.n_read for table in tables.values())
-    for line in of_reading(n_met, aside, notes, settings, [table.path.name for table in tables.values()]):
+    for line in of_reading(n_met, aside, notes, settings, [table.path.name for table in tables.values()], task.advice):
         out.say(line)
     check_reading(n_met, aside, notes, settings, source.path.name)
     draft = Draft(first, assigned(notes, settings, config.seed))
@@ -302,12 +302,17 @@ def note(found: Example, role: str, notes: Notes, settings: PrepareSettings) -> 
     )
 
 
-def of_reading(n_met: int, aside: Aside, notes: Notes, settings: PrepareSettings, files: list[str]) -> Iterator[str]:
+def of_reading(
+    n_met: int, aside: Aside, notes: Notes, settings: PrepareSettings, files: list[str], advised: Mapping[str, str]
+) -> Iterator[str]:
     """What is told of the reading: how many records and what became of them, and what was taken as one."""
     put = f", {aside.n:,} put aside (the first: {aside.earliest})" if aside.n else ""
     yield f"read {n_met:,} records of {' and '.join(files)}: {n_met - aside.n:,} rows{put}"
     left = f"; left out: {notes.left_out()}" if notes.dropped else ""
     yield f"made {len(notes.units):,} of {notes.n_made:,} examples{left}"
+    for rule, advice in advised.items():
+        if rule in notes.dropped:
+            yield f"{rule}: {advice}"
     column = settings.split.entity_column()
     if n := len(notes.blank):
         yield f"{n:,} rows have no {column}; each is a unit of its own"

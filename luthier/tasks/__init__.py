@@ -48,6 +48,7 @@ class Task(Choice):
     about_cells: ClassVar[bool] = False  # whether `cell` says which table cell an example is about
     form_settings: ClassVar[tuple[str, ...]] = ()
     row_by_row: ClassVar[tuple[str, ...]] = ()  # roles of tables whose rows stand beside those of `table`
+    advice: ClassVar[dict[str, str]] = {}  # rule by which rows are left out -> what lets them be learned from
     cue: ClassVar[str] = ""  # what stands between prompt and answer where both are shown on one line
     recommended_metrics: ClassVar[tuple[str, ...]] = ("exact_match",)
     recommended_baselines: ClassVar[tuple[str, ...]] = ("majority",)

@@ -23,6 +23,7 @@ class Standardize(Task):
     about_cells: ClassVar[bool] = True
     outside: ClassVar[tuple[str, ...]] = ("table", "target_table")
     row_by_row: ClassVar[tuple[str, ...]] = ("target_table",)
+    advice: ClassVar[dict[str, str]] = {"no target": "`task.blank` teaches that such a cell has no canonical value"}
     form_settings: ClassVar[tuple[str, ...]] = ("template", "blank")
     recommended_baselines: ClassVar[tuple[str, ...]] = ("identity", "rules", "untuned")
 
