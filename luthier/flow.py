@@ -27,6 +27,7 @@ from luthier.stages.hint import Hint, hint
 from luthier.stages.measure import Measure, measure
 from luthier.stages.predict import Predict, predict
 from luthier.stages.prepare import SPLIT_FILE, Prepare, prepare
+from luthier.stages.prepare import opened as open_tables
 from luthier.stages.score import Score, score
 from luthier.stages.train import Evaluation, Train, train
 from luthier.store import Artifact, Listener, Store, digest
@@ -71,13 +72,19 @@ def validate(opened: RecipeFile, listener: Listener | None = None) -> PreparedFa
     base is needed.
     """
     recipe = opened.recipe
-    naming = [recipe.task, recipe.prepare.split, *recipe.train.techniques]
     problems: list[UserError] = []
-    for path in (path for choice in naming for path in choice.paths().values()):
+    tables: dict[str, Path] = {}
+    for role, written in tables_of(recipe).items():
         with told(problems):
-            opened.path(path)
+            tables[role] = opened.path(written)
+    for written in (path for technique in recipe.train.techniques for path in technique.paths().values()):
+        with told(problems):
+            opened.path(written)
     facts = None
-    if not problems:
+    if problems:  # what is there is looked at all the same
+        with told(problems):
+            open_tables(tables, recipe.task, recipe.prepare)
+    else:
         with tempfile.TemporaryDirectory(prefix="luthier-") as folder, told(problems):
             facts = PreparedFacts(**prepared(opened, Store(Path(folder), listener)).facts)
             check_groups(recipe, facts)
@@ -163,11 +170,14 @@ def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
 def prepared(opened: RecipeFile, store: Store) -> Artifact:
     """The examples; every file that the recipe names enters by its bytes, and only what decides them enters the key."""
     recipe = opened.recipe
-    files = {role: store.take(opened.path(path)) for role, path in recipe.task.paths().items()}
-    split = recipe.prepare.split
-    files |= {f"{SPLIT_FILE}{name}": store.take(opened.path(path)) for name, path in split.paths().items()}
-    settings = recipe.prepare.model_copy(update={"split": split.placeless()})
+    files = {role: store.take(opened.path(path)) for role, path in tables_of(recipe).items()}
+    settings = recipe.prepare.model_copy(update={"split": recipe.prepare.split.placeless()})
     return store.do(prepare, Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed), **files)
+
+
+def tables_of(recipe: Recipe) -> dict[str, str]:
+    """The files that rows come from, by role, as the recipe writes their paths."""
+    return recipe.task.paths() | {f"{SPLIT_FILE}{name}": path for name, path in recipe.prepare.split.paths().items()}
 
 
 def hinted(recipe: Recipe, store: Store, examples: Artifact) -> Artifact:

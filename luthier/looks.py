@@ -14,6 +14,12 @@ SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # which shape a 
 CONFUSED = str.maketrans(
     "асеһіјӏорԛѕυνԝхуѵαο", "acehijlopqsuvwxyvao"
 )  # after Unicode's confusables, small letters alone
+SAME = str.maketrans(  # how keyboards and word processors write the same mark, and Turkish capitals their letter
+    {**dict.fromkeys("\u2018\u2019\u201b\u02bc\u00b4`", "'"), **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", '"')}
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")
+    | {"\u0131": "i", "\u0130": "i"}
+)
+STRESS = re.compile("([\u03b1-\u03c9])\u0301")  # Greek capitals are written without it
 JOINERS = "\u200c\u200d"  # they change the shape of Persian or Indic words and of emoji
 
 
@@ -37,11 +43,17 @@ def tidy(text: str) -> str:
 def look_alike(text: str) -> str:
     """A key that is equal for texts which differ in blanks, case, Unicode form or invisible characters alone.
 
-    NFKC, so that full-width letters, ligatures and the like are the plain ones; for comparing, never for showing.
+    NFKC, so that full-width letters, ligatures and the like are the plain ones; quotes and dashes are those of a keyboard,
+    a Turkish i is one with or without its dot, and Greek stress is left off, as capitals have none. For comparing, never
+    for showing.
     """
     if text.isascii():
-        return " ".join(text.translate(CONTROL).casefold().split())
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        return " ".join(text.translate(CONTROL).translate(SAME).casefold().split())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(SAME).casefold()).translate(
+        SAME
+    )
+    if not folded.isascii():
+        folded = unicodedata.normalize("NFC", STRESS.sub(r"\1", unicodedata.normalize("NFD", folded)))
     return " ".join(SELECTORS.sub("", "".join(c for c in folded if not invisible(c))).split())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from luthier.errors import UserError
 from luthier.readers import Reader
 from luthier.readers._layout import beginning, find_dialect
-from luthier.readers._lines import find_encoding, refuse_unfit
+from luthier.readers._lines import CHUNK_BYTES, find_encoding, refuse_unfit
 from luthier.readers.csv import Csv
 from luthier.readers.json import Json, is_document
 from luthier.readers.jsonl import Jsonl, Unfit, parse
@@ -39,6 +39,18 @@ def detect(path: Path) -> Reader:
     if delimiter == "\t" or (suffix in TAB_SUFFIXES and delimiter not in lines[0].text):
         return Tsv()
     return Csv(delimiter=delimiter)
+
+
+def contradicted(path: Path, reader: Reader) -> str:
+    """Why a given encoding cannot be that of a file, or nothing: text beyond ASCII that is valid UTF-8 is nothing else."""
+    encoding = str(reader.model_dump().get("encoding", "auto"))
+    if encoding == "auto" or encoding.lower().replace("-", "").replace("_", "").startswith(("utf", "u8")):
+        return ""
+    refuse_unfit(path, encoding=encoding)
+    found, how = find_encoding(path)
+    with path.open("rb") as file:
+        plain = all(chunk.isascii() for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
+    return "" if plain or found != "utf-8" else f"is not {encoding}, as prepare.reader says: {how}"
 
 
 def _is_object(text: str) -> bool:

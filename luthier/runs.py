@@ -395,7 +395,7 @@ def verdict_in_words(entry: Mapping[str, Any]) -> str:
         return ""
     if not any(check.get("required", True) for check in entry["recipe"]["gate"]["checks"]):
         return f"no release check was required of {entry['name']}, so nothing says that its model may be used"
-    return f"warning: {entry['name']} is NOT RELEASED: its release checks refused the model"
+    return f"warning: {entry['name']} is NOT RELEASED: its required release checks did not all pass"
 
 
 def apply(store: Store, name: str, source: Path, target: Path, base: Path | None = None) -> dict[str, Any]:

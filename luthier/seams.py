@@ -220,6 +220,7 @@ class Dropped:
     rule: str  # short, such as "no target" or "empty value"
     line: int
     column: str
+    file: str = ""  # name of the file where that is not the table
 
 
 @dataclass(slots=True)

@@ -573,6 +573,11 @@ def base_block(base: str, written: Path) -> list[str]:
     """The model to start from."""
     if base in PACKAGES:
         return ["base: {kind: package, name: " + base + "}  # comes in a Python package, no network needed", ""]
+    if not Path(base).is_dir():
+        known = f"packages hold {', '.join(PACKAGES)}"
+        raise UserError(
+            "is neither a model folder nor a base that comes in a package", where=f"--base {base}", hint=known
+        )
     path = os.path.relpath(Path(base).resolve(), written.resolve().parent)
     return ["base: {kind: folder, path: " + quoted(path) + "}", ""]
 
@@ -585,6 +590,7 @@ def rest_block(look: Look, task: str, base: str, split: str, steps: str) -> list
         "classify": ("accuracy", "[majority, tfidf, untuned]"),
         "generate": ("edit_similarity", "[untuned]"),
     }[task]
+    rivals = [*{"standardize": ["rules"], "classify": ["tfidf"]}.get(task, []), "untuned"]
     technique = "full" if encoder else "lora, rank: 16"
     metrics = "[accuracy, f1]" if task == "classify" else f"[{metric}]"
     reader = look.reader.model_dump()
@@ -616,6 +622,6 @@ def rest_block(look: Look, task: str, base: str, split: str, steps: str) -> list
         "",
         "gate:  # what must hold before the model is released",
         "  checks:",
-        f"    - {{kind: better_than, baseline: untuned, metric: {metric}, by: 0.0}}",
+        *(f"    - {{kind: better_than, baseline: {rival}, metric: {metric}}}" for rival in rivals),
         f"    - {{kind: floor, metric: {metric}, at_least: 0.8}}",
     ]

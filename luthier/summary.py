@@ -45,6 +45,9 @@ def table(done: Run) -> None:
                 n += f" ({verdict.entities} independent)"
             checks.add_row(f"{MARKS[verdict.outcome]} {verdict.outcome}", verdict.check, estimate, n, kind)
         console.print(checks)
+        for verdict in facts.verdicts:
+            if verdict.outcome != "passed" and verdict.note:
+                console.print(f"{verdict.check}: {verdict.note}", soft_wrap=True)
     reused = [role for role, artifact in done.artifacts.items() if artifact.reused and role != "base"]
     if len(reused) == len(done.artifacts) - 1:
         console.print("everything was served from the store; nothing had changed")

@@ -45,6 +45,12 @@ def test_a_name_is_what_it_shows(written: str, shown: str) -> None:
         ("stra\u00dfe", "STRASSE"),
         ("a\u200bb", "ab"),
         ("\u2764\ufe0f", "\u2764"),
+        ("\u0130ADE", "iade"),
+        ("I\u015eIK", "\u0131\u015f\u0131k"),
+        ("\u0391\u0398\u0397\u039d\u0391", "\u0391\u03b8\u03ae\u03bd\u03b1"),
+        ("it\u2019s", "it's"),
+        ("a \u2013 b", "a - b"),
+        ("\u201eso\u201c", '"so"'),
     ],
 )
 def test_what_differs_in_blanks_case_or_unicode_form_looks_alike(one: str, other: str) -> None:

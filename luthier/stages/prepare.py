@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,7 +20,7 @@ from luthier.facts import FlowStep, PreparedFacts
 from luthier.looks import look_alike, unconfused
 from luthier.preparers import Preparer
 from luthier.readers import Quarantined, Table, too_many
-from luthier.reading import detect
+from luthier.reading import contradicted, detect
 from luthier.recipe import PrepareSettings
 from luthier.seams import Dropped, Example, compared, name_of
 from luthier.splits import NO_COLUMNS, Unit
@@ -52,10 +53,7 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     put_aside = out.folder / "quarantine.jsonl"
     with put_aside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as quarantine:
         aside = Aside(quarantine)
-        tables = opened(inputs, settings, aside, out)
-        problems = missing_columns(tables, task, settings)
-        if problems:
-            raise Problems([*problems, *unheld(tables[TABLE], settings)])
+        tables = opened({role: given.path for role, given in inputs.items()}, task, settings, aside, out.say)
         notes = Notes(columns_of(settings), task.targets() if task.answers == "label" else [])
         first = out.checkpoints / "0.jsonl"
         with out.timed("read"), first.open("w", encoding="utf-8", newline="\n") as file:
@@ -64,7 +62,8 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
                     notes.n_made += 1
                     if isinstance(found, Dropped):
                         notes.dropped[found.rule] += 1
-                        notes.first.setdefault(found.rule, (readable[TABLE].path.name, found.line, found.column))
+                        place = (found.file or readable[TABLE].path.name, found.line, found.column)
+                        notes.first.setdefault(found.rule, place)
                     else:
                         note(found, role, notes, settings)
                         file.write(seams.line(found) + "\n")
@@ -74,7 +73,7 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     n_met = sum(table.n_read for table in tables.values())
     for line in of_reading(n_met, aside, notes, settings, [table.path.name for table in tables.values()], task.advice):
         out.say(line)
-    check_reading(n_met, aside, notes, settings, source.path.name)
+    check_reading(n_met, aside, notes, settings, task, source)
     draft = Draft(first, assigned(notes, settings, config.seed))
     flow = [
         FlowStep(
@@ -191,14 +190,33 @@ class Notes:
         return ", ".join(told) or "the file has no rows"
 
 
-def opened(inputs: dict[str, Artifact], settings: PrepareSettings, aside: Aside, out: Out) -> dict[str, Table]:
-    """Every table and split file by role, with what was detected said."""
-    tables = {}
-    for role in sorted(inputs, key=lambda role: (role != TABLE, role)):
-        path = inputs[role].path
-        reader = settings.reader if settings.reader and (role == TABLE or role.startswith(SPLIT_FILE)) else detect(path)
-        tables[role] = Table(path, reader, aside)
-        out.say(f"reading {path.name} as {in_words(tables[role].described)}")
+def opened(
+    paths: Mapping[str, Path],
+    task: Task,
+    settings: PrepareSettings,
+    aside: Callable[[Quarantined], None] = lambda record: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Table]:
+    """Every table and split file by role, with what was detected said.
+
+    Raises Problems, all at once: files that cannot be read, columns that they lack, held-out values that no row has.
+    """
+    tables: dict[str, Table] = {}
+    problems: list[UserError] = []
+    for role, path in sorted(paths.items(), key=lambda item: (item[0] != TABLE, item[0])):
+        try:
+            given = settings.reader if role == TABLE or role.startswith(SPLIT_FILE) else None
+            if given and (why := contradicted(path, given)):
+                hint = "all files of the rows are read alike: leave the encoding out, or save them in one"
+                raise UserError(why, where=str(path), hint=hint)
+            tables[role] = Table(path, given or detect(path), aside)
+        except UserError as problem:
+            problems += problem.problems if isinstance(problem, Problems) else [problem]
+        else:
+            say(f"reading {path.name} as {in_words(tables[role].described)}")
+    problems += missing_columns(tables, task, settings)
+    if problems:
+        raise Problems([*problems, *(unheld(tables[TABLE], settings) if TABLE in tables else [])])
     return tables
 
 
@@ -221,7 +239,7 @@ def columns_of(settings: PrepareSettings) -> list[str]:
 
 def missing_columns(tables: dict[str, Table], task: Task, settings: PrepareSettings) -> list[UserError]:
     """Every column that the recipe names and a table lacks; and those that are both read and asked for."""
-    beside = next((role for role in task.row_by_row if role in tables), None)
+    beside = next((role for role in task.row_by_row if role in task.paths() or role in tables), None)
     key = [task.paired_by()] if beside and task.paired_by() else []
     problems: list[UserError] = []
     for role, table in tables.items():
@@ -231,11 +249,35 @@ def missing_columns(tables: dict[str, Table], task: Task, settings: PrepareSetti
             problems += table.lacking([*task.columns(), *columns_of(settings), *own])
         elif role == beside:
             problems += table.lacking([*task.targets(), *key])
+    for problem in problems:
+        if key_of := named_by(problem, task, settings):
+            problem.where = f"{key_of}, {problem.where}"
     both = sorted(set(task.columns()) & set(task.targets())) if beside is None else []
     hint = "leave the answer out of the input"
     return problems + [
         UserError(f"column '{name}' is both read and asked for", where="task", hint=hint) for name in both
     ]
+
+
+def named_by(problem: UserError, task: Task, settings: PrepareSettings) -> str:
+    """The key of the recipe that names the column which a problem is about, such as `task.label`; "" where none is found."""
+    found = re.match("no column '(.*)';", problem.what)
+    if found is None:
+        return ""
+    keys = {f"task.{key}": value for key, value in task.model_dump(by_alias=True).items()}
+    keys |= {f"prepare.split.{key}": value for key, value in settings.split.model_dump().items()}
+    keys |= {"prepare.slices": settings.slices, "prepare.hold_out": list(settings.hold_out)}
+    keys |= {"prepare.id_column": settings.id_column}
+    return next((key for key, value in keys.items() if found[1] in texts_in(value)), "")
+
+
+def texts_in(value: Any) -> set[str]:
+    """Every text of a setting's value, the keys of mappings among them."""
+    if isinstance(value, dict):
+        return set(value).union(*map(texts_in, value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*map(texts_in, value))
+    return {value} if isinstance(value, str) else set()
 
 
 def unheld(table: Table, settings: PrepareSettings) -> list[UserError]:
@@ -329,11 +371,14 @@ def of_reading(
             f"'{label}' for " + ", ".join(f"{way!a} ({n:,})" for way, n in sorted(counts.items())[:NAMED])
             for label, counts in sorted(ways.items())[:NAMED]
         )
-        yield f"{notes.relabelled.total():,} labels are written otherwise than they are taken: {shown}"
+        n = notes.relabelled.total()
+        are = "label is written otherwise than it is" if n == 1 else "labels are written otherwise than they are"
+        yield f"{n:,} {are} taken: {shown}"
 
 
-def check_reading(n_met: int, aside: Aside, notes: Notes, settings: PrepareSettings, file: str) -> None:
+def check_reading(n_met: int, aside: Aside, notes: Notes, settings: PrepareSettings, task: Task, source: Table) -> None:
     """Problems, all at once, of what the reading showed: too much was put aside or left out, ids that are none."""
+    file = source.path.name
     if n_met == 0:
         raise UserError("holds no records", where=file, hint="give a file with rows under its header")
     problems = [*unread(n_met, aside, settings)]
@@ -354,7 +399,8 @@ def check_reading(n_met: int, aside: Aside, notes: Notes, settings: PrepareSetti
         )
     left_out, limit = notes.dropped.total(), settings.left_out_limit
     if not notes.units:
-        problems.append(UserError("no row of the table makes an example", where=file, hint=notes.left_out()))
+        hint = notes.left_out() + (f"; its columns are {', '.join(source.columns)}" if source.columns else "")
+        problems.append(UserError("no row of the table makes an example", where=file, hint=hint))
     elif too_many(left_out, notes.n_made, limit):
         problems.append(
             UserError(
@@ -364,6 +410,8 @@ def check_reading(n_met: int, aside: Aside, notes: Notes, settings: PrepareSetti
             )
         )
     if notes.units:
+        written = {written for written, _ in notes.relabelled} | {unit.label for unit in notes.units}
+        problems += [UserError(what) for what in task.unmet(written)]
         problems += [problem for name in settings.hold_out for problem in unmet(settings, name, notes.values)]
         if mixed := sorted(notes.held_out & notes.free):
             what = f"'{mixed[0].strip()}' has rows that are held out and rows that are not"
@@ -538,9 +586,17 @@ class Look:
         later = self.labels["validation"] + self.labels["test"]
         strangers = {label: n for label, n in later.items() if label not in known}
         if strangers:
+            twins = [
+                f"'{label}' may be '{other}' of training"
+                for label in strangers
+                for other in known
+                if meant(label) == meant(other)
+            ]
             remedy = "leave labels out that are this rare (task.fewest), or merge them (task.rare, task.merge)"
             if all(self.held_out[label] == n for label, n in strangers.items()):
                 hint = "they stand in rows that are held out alone; hold out others, or take those rows out"
+            elif twins:
+                hint = f"{', '.join(twins[:NAMED])}: `task.merge` takes them as one"
             elif {"kind": "stratified", "by": ""}.items() <= settings.split.model_dump().items():
                 hint = f"what stood in training was held out or dropped by a step; {remedy}"
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -108,6 +108,10 @@ class Task(Choice):
     def hints_of(self, example: Example) -> Mapping[str, str]:
         """What each source answers, as the example shows it."""
         raise NotImplementedError
+
+    def unmet(self, met: Collection[str]) -> list[str]:
+        """What is wrong with the names of labels in the settings, out of those that the tables hold."""
+        return []
 
     def template_of_chats(self) -> str:
         """A Jinja chat template to use instead of the base's own; empty keeps that."""
@@ -222,14 +226,14 @@ def by_key(table: Table, beside: Table, key: str, targets: list[str]) -> Iterato
             yield Dropped("no target row has its key", row.line, key)
     for truth in truths:
         yield from held(truth, waiting, told, key, targets)
-    yield from (Dropped("target row whose key no row has", truth.line, key) for truth in waiting.values())
+    yield from (Dropped("target row whose key no row has", truth.line, key, truth.file) for truth in waiting.values())
 
 
 def held(truth: Row, waiting: dict[str, Row], told: set[str], key: str, targets: list[str]) -> Iterator[Dropped]:
     """Keep a truth under its key until its row comes, or drop it where it has none."""
     name = name_of(truth.values.get(key))
     if not name:
-        yield Dropped("target row without a key", truth.line, key)
+        yield Dropped("target row without a key", truth.line, key, truth.file)
         return
     once(name, told, truth, key)
     waiting[name] = Row(truth.file, truth.line, {target: truth.values.get(target) for target in targets})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from luthier.choice import unknown
 from luthier.readers import Row, Table
 from luthier.seams import Answer, Dropped, Example, Label, Prediction, compared, name_of, text_of
 from luthier.tasks import TABLE, Name, Task, suggestion
@@ -70,6 +71,11 @@ class Classify(Task):
                         continue
                     found.target = Label(self.rare)
             yield found
+
+    def unmet(self, met: Collection[str]) -> list[str]:
+        known = {compared(name_of(name)) for name in met}
+        olds = [old for others in self.merge.values() for old in others if old not in known]
+        return [f"task.merge: {unknown('row with the label', old, known)}" for old in olds]
 
     def label_of(self, row: Row) -> str:
         """The label that a row holds, after merging; "" where it holds none."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from luthier.errors import UserError
 from luthier.readers import Row
 from luthier.seams import Answer, Dropped, Example, Prediction, Text, text_of
 from luthier.tasks import Cell, Task, suggestion
@@ -71,6 +72,8 @@ class Standardize(Task):
             raise ValueError("prompt must contain {value}")
         if unknown:
             raise ValueError(f"prompt names {{{unknown[0]}}}, which is neither {', '.join(OWN)} nor in `context`")
+        if self.blank and not self.blank.strip():
+            raise ValueError("blank must be a word, since blanks around an answer say nothing")
         if self.hints and "hints" not in names:
             raise ValueError("prompt must contain {hints}, where the model reads them")
         if any(isinstance(each, dict) and not ("kind" in each or each.keys() == {"column"}) for each in self.hints):
@@ -95,9 +98,9 @@ class Standardize(Task):
         return [each for each in self.hints if not (isinstance(each, dict) and "kind" not in each)]
 
     def source(self) -> Standardize:
-        """Of the hints the columns alone, and of `blank` whether there is one: they decide the examples too."""
+        """Of the hints the columns alone, and `blank`: they decide the examples too."""
         columns = [{"column": name} for name in self.hinting_columns()]
-        return super().source().model_copy(update={"hints": columns, "blank": "blank" if self.blank else ""})
+        return super().source().model_copy(update={"hints": columns, "blank": self.blank})
 
     def targets(self) -> list[str]:
         return list(self.pairs().values())
@@ -116,8 +119,16 @@ class Standardize(Task):
                 continue
             answer = text_of(truth.values.get(target)) if truth is not None else None
             if answer is not None and not answer.strip() and not self.blank:
-                yield Dropped("no target", row.line, column)
+                assert truth is not None
+                yield Dropped("no target", truth.line, target, truth.file)
                 continue
+            if answer is not None and self.blank and answer.strip() == self.blank.strip():
+                assert truth is not None
+                raise UserError(
+                    f"the canonical value '{self.blank.strip()}' stands in the table, where it would mean that there is none",
+                    where=f"task.blank, {truth.file}:{truth.line}, column {target}",
+                    hint="choose a word that no row has",
+                )
             yield Example(
                 id=f"{row.line}:{column}",
                 task=self.kind,

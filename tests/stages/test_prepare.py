@@ -420,14 +420,14 @@ def test_all_that_is_wrong_with_the_names_of_a_recipe_is_told_at_once(tmp_path: 
     def problems(*changes: str) -> list[str]:
         with pytest.raises(Problems) as told:
             flow.validate(loads(CLASSIFY, folder=tmp_path, changes=changes))
-        return [problem.sentence().removeprefix(f"{tmp_path}/") for problem in told.value.problems]
+        return [problem.sentence().replace(f"{tmp_path}/", "") for problem in told.value.problems]
 
     assert problems(
         "task.label=lable", "prepare.id_column=nr", "prepare.slices={l: lnd}", "prepare.hold_out={land: [De]}"
     ) == [
-        "t.jsonl: no column 'lnd'; did you mean 'land'?",
-        "t.jsonl: no column 'nr'; known: id, label, land, text",
-        "t.jsonl: no column 'lable'; did you mean 'label'?",
+        "prepare.slices, t.jsonl: no column 'lnd'; did you mean 'land'?",
+        "prepare.id_column, t.jsonl: no column 'nr'; known: id, label, land, text",
+        "task.label, t.jsonl: no column 'lable'; did you mean 'label'?",
         "prepare.hold_out: no row has land: De; did you mean 'DE'?",
     ]
     assert problems("prepare.id_column=id", "prepare.hold_out={land: [XX]}") == [
@@ -442,5 +442,56 @@ def test_all_that_is_wrong_with_the_names_of_a_recipe_is_told_at_once(tmp_path: 
         "gate.checks[0].where: no group called 'lands'; did you mean 'land'?",
         "gate.checks[1].slice: no group called 'town'; known: land",
     ]
+    (tmp_path / "v.jsonl").write_text("")
+    assert problems("prepare.split={kind: given, validation: v.jsonl, test: no.jsonl}", "task.label=lable")[1:] == [
+        "v.jsonl: is empty; it needs at least one record",
+        "task.label, t.jsonl: no column 'lable'; did you mean 'label'?",
+    ]
     assert flow.validate(loads(CLASSIFY, folder=tmp_path)).splits["test"] == 10
     assert not (tmp_path / ".luthier").exists()
+
+
+def test_a_word_for_blanks_that_is_a_canonical_value_is_refused(tmp_path: Path) -> None:
+    table(tmp_path / "t.csv", [["raw", "clean"], *([f"v{n}", ["", "unknown", n][n % 3]] for n in range(60))])
+    text = CLASSIFY.replace(
+        "{kind: classify, table: t.jsonl, text: text, label: label}",
+        "{kind: standardize, table: t.csv, column: raw, target: clean}",
+    )
+    with pytest.raises(UserError, match=r"task.blank, t.csv:3, column clean: the canonical value 'unknown' stands in"):
+        Prepared(tmp_path, text, "task.blank=unknown")
+    with pytest.raises(UserError, match="blank must be a word"):
+        Prepared(tmp_path, text, "task.blank=' '")
+    told = "no target (the first: t.csv, line 2, column clean)"
+    assert [line for line in Prepared(tmp_path, text).said if told in line]
+
+
+def test_labels_to_merge_that_no_row_has_are_told(tmp_path: Path) -> None:
+    lines(tmp_path / "t.jsonl", [{"text": f"t{n}", "label": ["praise", "Praise", "b"][n % 3]} for n in range(60)])
+    with pytest.raises(UserError, match=r"task.merge: no row with the label 'Praize'; did you mean 'Praise'?"):
+        Prepared(tmp_path, CLASSIFY, "prepare.split=stratified", "task.merge={praise: [Praize]}")
+    done = Prepared(tmp_path, CLASSIFY, "prepare.split=stratified", "task.merge={praise: [Praise]}")
+    assert done.facts.labels == {"b": 20, "praise": 40}
+
+
+def test_a_label_that_only_the_test_writes_so_is_told_with_what_it_looks_like(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": ["praise", "b"][n % 2], "part": "train"} for n in range(40)]
+    rows += [{"text": f"u{n}", "label": "Praise", "part": "test"} for n in range(8)]
+    lines(tmp_path / "t.jsonl", rows)
+    with pytest.raises(UserError, match=r"'Praise' may be 'praise' of training: `task.merge` takes them as one"):
+        Prepared(tmp_path, CLASSIFY, "prepare.split={kind: given, column: part}")
+
+
+def test_an_encoding_that_is_given_for_files_of_which_one_is_utf_8_is_refused(tmp_path: Path) -> None:
+    rows = "text,label\n" + "".join(f"Gdańsk {n},{'ab'[n % 2]}\n" for n in range(30))
+    (tmp_path / "t.csv").write_text(rows, encoding="utf-8")
+    (tmp_path / "e.csv").write_text(rows.replace("Gdańsk", "Łódź"), encoding="cp1250")
+    change = ["task.table=t.csv", "prepare.split={kind: given, test: e.csv}"]
+    with pytest.raises(UserError, match=r"t.csv: is not cp1250, as prepare.reader says: every byte is valid utf-8"):
+        Prepared(tmp_path, CLASSIFY, *change, "prepare.reader={kind: csv, encoding: cp1250}")
+
+
+def test_a_table_that_makes_no_example_is_told_with_its_columns(tmp_path: Path) -> None:
+    lines(tmp_path / "t.jsonl", [{"instruction": f"i{n}", "output": "o"} for n in range(40)])
+    text = CLASSIFY.replace("kind: classify", "kind: generate").replace(", text: text, label: label", "")
+    with pytest.raises(UserError, match=r"neither prompt nor messages .*; its columns are instruction, output"):
+        Prepared(tmp_path, text)
