@@ -1,11 +1,12 @@
-"""Which reader fits a file, found from its content."""
+"""Which reader fits a file, found from its content; and how a table was read, for people."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from luthier.errors import UserError
-from luthier.readers import Reader
+from luthier.readers import Reader, Table
 from luthier.readers._layout import beginning, find_dialect
 from luthier.readers._lines import find_encoding, refuse_unfit
 from luthier.readers.csv import Csv
@@ -39,6 +40,21 @@ def detect(path: Path) -> Reader:
     if delimiter == "\t" or (suffix in TAB_SUFFIXES and delimiter not in lines[0].text):
         return Tsv()
     return Csv(delimiter=delimiter)
+
+
+def said_of(table: Table) -> str:
+    """What was found of a table: 'reading names.csv as csv, utf-8 (every byte is valid utf-8), delimiter ";"'.
+
+    Not what only a writer needs.
+    """
+    facts = {key: value for key, value in table.described.items() if key not in ("columns", "above", "mark", "newline")}
+    found_by = facts.pop("encoding_found_by", "")
+    first = f"{facts.pop('format')}, {facts.pop('encoding')}" + (f" ({found_by})" if found_by else "")
+    told = [
+        key.replace("_", " ") + ("" if value is True else f" {json.dumps(value, ensure_ascii=False)}")
+        for key, value in facts.items()
+    ]
+    return f"reading {table.path.name} as {', '.join([first, *told])}"
 
 
 def _is_object(text: str) -> bool:

@@ -346,6 +346,17 @@ def test_a_model_that_was_refused_is_applied_with_a_warning(project: Path) -> No
     assert "no release check was required of whole-" in unchecked["warning"]
 
 
+def test_applying_says_how_the_table_was_read_as_a_run_does(project: Path) -> None:
+    text = "Report of May\n;messy;clean\n" + "".join(f"{n};{n:04d} München;{n}\n" for n in range(60))
+    (project / "new.csv").write_bytes(text.encode("cp1252"))
+    heard, of_run = Heard(), Heard()
+    runs.apply(store_of(project, heard), "adapter", project / "new.csv", project / "out.csv")
+    flow.run(load(project / "adapter.yaml", ("task.table=new.csv",)), store_of(project, of_run))
+    said, in_run = ([line for line in each.lines if line.startswith("reading ")] for each in (heard, of_run))
+    assert said == in_run
+    assert [line[: line.index("(")] for line in said] == ["reading new.csv as csv, cp1252 "]
+
+
 def test_an_export_touches_nothing_of_the_users_and_leaves_nothing_half_made(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
