@@ -307,6 +307,7 @@ def write(
             counts["rows"] += 1
             counts["silent"] += not found
             counts["empty"] += sum(not str(each.output).strip() for each in found)
+            counts["cut"] += sum(each.cut for each in found)
             yield record, beside(columns, task.cells(record.values, found))
 
     with new_file(target) as beside_target:
@@ -328,6 +329,7 @@ def write(
         "predictions": answers.count("examples"),
         "questions": answers.count("questions"),
         "empty_predictions": counts["empty"],
+        "cut_predictions": counts["cut"],
         "rows_without_prediction": counts["silent"],
         "not_asked": answers.about("dropped"),
         "written": str(target),
@@ -381,6 +383,11 @@ def told_of(result: Mapping[str, Any]) -> list[str]:
     lines = [f"wrote {counted(result['rows'], 'row')} with {suggested} to {result['written']}"]
     if result["empty_predictions"]:
         lines.append(f"the model's answer is empty in {result['empty_predictions']:,} of the suggestions")
+    if n_cut := result["cut_predictions"]:
+        lines.append(
+            f"{n_cut:,} of {counted(result['predictions'], 'answer')} {'was' if n_cut == 1 else 'were'} cut off "
+            f"at predict.engine.max_new_tokens ({result['max_new_tokens']})"
+        )
     if result["rows_without_prediction"] or result["not_asked"]:
         why = in_words(result["not_asked"]) or "nothing by a rule"
         lines.append(f"without any: {counted(result['rows_without_prediction'], 'row')}; not asked: {why}")

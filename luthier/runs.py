@@ -438,7 +438,9 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
         session = computing.open(model.path / "model", standing_on, form.max_length)
         answer(answers, session, store.listener)
         result = write(answers, session, form, recipe.task, table, target, stat)
-    return {**result, "released": entry["released"], **({"warning": warning} if warning else {})}
+    longest = recipe.predict.engine.max_new_tokens
+    about = {"max_new_tokens": longest, "released": entry["released"]}
+    return {**result, **about, **({"warning": warning} if warning else {})}
 
 
 def settled(opened: RecipeFile, store: Store) -> RecipeFile:

@@ -336,6 +336,26 @@ def test_suggestions_that_are_empty_are_told(tmp_path: Path) -> None:
     assert told_of(result)[1:] == ["the model's answer is empty in 3 of the suggestions"]
 
 
+@pytest.mark.parametrize(
+    ("short", "told"),
+    [
+        (3, []),
+        (2, ["1 of 5 answers was cut off at predict.engine.max_new_tokens (24)"]),
+        (1, ["4 of 5 answers were cut off at predict.engine.max_new_tokens (24)"]),
+    ],
+)
+def test_answers_that_were_cut_off_are_counted_and_told(tmp_path: Path, short: int, told: list[str]) -> None:
+    class Wordy(Counting):
+        def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
+            cut = [str(request.prompt).count("b") >= short for request in requests]
+            return [Said(text="x", confidence=0.5, cut=each) for each in cut]
+
+    (tmp_path / "t.csv").write_text("messy\na\nb\nb\nb\nbb\n")
+    result = applied(tmp_path / "t.csv", tmp_path / "out.csv", Wordy())
+    assert result["cut_predictions"] == (int(told[0].split()[0]) if told else 0)
+    assert told_of({**result, "max_new_tokens": 24})[1:] == told
+
+
 def test_a_file_of_put_aside_rows_that_is_there_already_stays(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,messy\n1,a\nragged\n")
     mine = tmp_path / "out.csv.quarantine.jsonl"

@@ -14,6 +14,7 @@ import tiny
 from crashing import crashes
 
 from luthier import card, flow, runs, seams
+from luthier.applying import told_of
 from luthier.bases.hub import Hub
 from luthier.cli import main
 from luthier.engines import Request
@@ -336,10 +337,12 @@ def test_two_that_finish_the_same_run_at_once_leave_it_whole(tmp_path: Path) -> 
     assert (tmp_path / "runs" / "r-1" / "report.html").read_text() == f"page {version}"
 
 
-def test_a_model_that_was_refused_is_applied_with_a_warning(project: Path) -> None:
+def test_a_model_that_was_refused_is_applied_with_a_warning_and_what_it_did_not_finish_is_told(project: Path) -> None:
     heard = Heard()
     result = runs.apply(store_of(project, heard), "adapter", new_rows(project), project / "out.csv")
     assert result["released"] is False
+    assert (result["cut_predictions"], result["max_new_tokens"]) == (2, 4)
+    assert "2 of 2 answers were cut off at predict.engine.max_new_tokens (4)" in told_of(result)
     assert heard.lines[0] == result["warning"]
     assert "is NOT RELEASED: its release checks refused the model" in result["warning"]
     unchecked = runs.apply(store_of(project), "whole", project / "new.csv", project / "out2.csv")
