@@ -115,7 +115,6 @@ class Answers:
                     (example.origin["row"], n, json.dumps(example.json()), key),
                 )
             if not self.count("examples"):
-                self.path.unlink()
                 unread = Counter(
                     f"what cannot be read ({record.rule})"
                     for record in questions.table.records()
@@ -188,8 +187,8 @@ def end_of_block(n: int) -> int:
 def begun(target: Path, same: Mapping[str, Any], listener: Listener) -> Iterator[Answers]:
     """The part-file of a table to be written: the one that an earlier call left, where all of `same` was the same.
 
-    It stays when something goes wrong and is removed at the end. UserError where another process has it open, or where
-    a file of its name is none of ours.
+    It stays when something goes wrong, unless that is the user's to mend and nothing was answered yet, and is removed at
+    the end. UserError where another process has it open, or where a file of its name is none of ours.
     """
     path = target.with_name(f"{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +200,13 @@ def begun(target: Path, same: Mapping[str, Any], listener: Listener) -> Iterator
         if not path.exists():
             create(path, told)
         with closing(connected(path)) as database:
-            yield Answers(path, database)
+            answers = Answers(path, database)
+            try:
+                yield answers
+            except UserError:
+                if not answers.count("questions WHERE said NOT NULL"):
+                    path.unlink()
+                raise
             path.unlink()
 
 

@@ -303,6 +303,31 @@ def test_a_table_in_which_nothing_can_be_asked_is_an_error_with_the_reasons_coun
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+NO_ROWS = {"t.csv": "id,messy\n", "t.jsonl": "not JSON\n"}
+
+
+@pytest.mark.parametrize("name", NO_ROWS)
+def test_a_table_without_rows_leaves_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(NO_ROWS[name])
+    with pytest.raises(UserError):
+        applied(tmp_path / name, tmp_path / "out.csv", Counting())
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_refusal_leaves_nothing_but_what_was_answered(tmp_path: Path, small_blocks: None) -> None:
+    class Refusing(Counting):
+        def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
+            if len(self.blocks) == self.fail_after:
+                raise UserError("this base cannot compute it")
+            return super().answer(requests, tell)
+
+    source, target = table(tmp_path / "t.csv", 20, 20), tmp_path / "out.csv"
+    for blocks, left in ((0, ["t.csv"]), (1, ["out.csv.part", "t.csv"])):
+        with pytest.raises(UserError, match="this base cannot compute it"):
+            applied(source, target, Refusing(fail_after=blocks))
+        assert sorted(file.name for file in tmp_path.iterdir()) == left
+
+
 def test_rows_that_were_not_asked_are_counted(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,messy\n1,a\n2,\n3,b\nragged\n")
     result = applied(tmp_path / "t.csv", tmp_path / "out.csv", Counting())
