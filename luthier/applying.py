@@ -115,7 +115,6 @@ class Answers:
                     (example.origin["row"], n, json.dumps(example.json()), key),
                 )
             if not self.count("examples"):
-                self.path.unlink()
                 unread = Counter(
                     f"what cannot be read ({record.rule})"
                     for record in questions.table.records()
@@ -188,8 +187,8 @@ def end_of_block(n: int) -> int:
 def begun(target: Path, same: Mapping[str, Any], listener: Listener) -> Iterator[Answers]:
     """The part-file of a table to be written: the one that an earlier call left, where all of `same` was the same.
 
-    It stays when something goes wrong and is removed at the end. UserError where another process has it open, or where
-    a file of its name is none of ours.
+    It stays when something goes wrong, unless that is the user's to mend and nothing was answered yet, and is removed at
+    the end. UserError where another process has it open, or where a file of its name is none of ours.
     """
     path = target.with_name(f"{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +200,13 @@ def begun(target: Path, same: Mapping[str, Any], listener: Listener) -> Iterator
         if not path.exists():
             create(path, told)
         with closing(connected(path)) as database:
-            yield Answers(path, database)
+            answers = Answers(path, database)
+            try:
+                yield answers
+            except UserError:
+                if not answers.count("questions WHERE said NOT NULL"):
+                    path.unlink()
+                raise
             path.unlink()
 
 
@@ -307,6 +312,7 @@ def write(
             counts["rows"] += 1
             counts["silent"] += not found
             counts["empty"] += sum(not str(each.output).strip() for each in found)
+            counts["cut"] += sum(each.cut for each in found)
             yield record, beside(columns, task.cells(record.values, found))
 
     with new_file(target) as beside_target:
@@ -328,6 +334,7 @@ def write(
         "predictions": answers.count("examples"),
         "questions": answers.count("questions"),
         "empty_predictions": counts["empty"],
+        "cut_predictions": counts["cut"],
         "rows_without_prediction": counts["silent"],
         "not_asked": answers.about("dropped"),
         "written": str(target),
@@ -381,6 +388,11 @@ def told_of(result: Mapping[str, Any]) -> list[str]:
     lines = [f"wrote {counted(result['rows'], 'row')} with {suggested} to {result['written']}"]
     if result["empty_predictions"]:
         lines.append(f"the model's answer is empty in {result['empty_predictions']:,} of the suggestions")
+    if n_cut := result["cut_predictions"]:
+        lines.append(
+            f"{n_cut:,} of {counted(result['predictions'], 'answer')} {'was' if n_cut == 1 else 'were'} cut off "
+            f"at predict.engine.max_new_tokens ({result['max_new_tokens']})"
+        )
     if result["rows_without_prediction"] or result["not_asked"]:
         why = in_words(result["not_asked"]) or "nothing by a rule"
         lines.append(f"without any: {counted(result['rows_without_prediction'], 'row')}; not asked: {why}")

@@ -1,11 +1,12 @@
-"""Which reader fits a file, found from its content."""
+"""Which reader fits a file, found from its content; and how a table was read, for people."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from luthier.errors import UserError
-from luthier.readers import Reader
+from luthier.readers import Reader, Table
 from luthier.readers._layout import beginning, find_dialect
 from luthier.readers._lines import CHUNK_BYTES, find_encoding, refuse_unfit
 from luthier.readers.csv import Csv
@@ -14,6 +15,7 @@ from luthier.readers.jsonl import Jsonl, Unfit, parse
 from luthier.readers.tsv import Tsv
 
 JSON_SUFFIXES = {".jsonl", ".ndjson", ".json"}
+UNTOLD = ("columns", "above", "mark", "newline", "shapes")  # what only a writer or a program needs
 TAB_SUFFIXES = {".tsv", ".tab"}
 
 
@@ -51,6 +53,22 @@ def contradicted(path: Path, reader: Reader) -> str:
     with path.open("rb") as file:
         plain = all(chunk.isascii() for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
     return "" if plain or found != "utf-8" else f"is not {encoding}, as prepare.reader says: {how}"
+
+
+def said_of(table: Table) -> str:
+    """What was found of a table: 'reading names.csv as csv, utf-8 (every byte is valid utf-8), delimiter ";"'.
+
+    Not what only a writer needs.
+    """
+    facts = {key: value for key, value in table.described.items() if key not in UNTOLD}
+    found_by = facts.pop("encoding_found_by", "")
+    named = [str(facts.pop(name)) for name in ("format", "encoding") if name in facts]
+    first = ", ".join(named) + (f" ({found_by})" if found_by else "")
+    told = [
+        key.replace("_", " ") + ("" if value is True else f" {json.dumps(value, ensure_ascii=False)}")
+        for key, value in facts.items()
+    ]
+    return f"reading {table.path.name} as {', '.join([first, *told])}"
 
 
 def _is_object(text: str) -> bool:

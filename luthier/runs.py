@@ -405,7 +405,7 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
     table is read in passes and never held; what was answered is on disk, so that the same call goes on after a crash.
     `base` is the folder of the base, where that was moved.
     """
-    from luthier.reading import detect
+    from luthier.reading import detect, said_of
 
     entry = find(store, name)
     if not source.is_file():
@@ -417,12 +417,14 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
         store.listener.say(warning)
     opened = settled(recipe_of(store, entry), store)
     recipe = opened.recipe
-    table = Table(source, recipe.prepare.reader or detect(source))
+    tables = {TABLE: Table(source, recipe.prepare.reader or detect(source)), **beside_tables(opened)}
+    for each in tables.values():
+        store.listener.say(said_of(each))
+    table = tables[TABLE]
     if table.columns is not None and (why := recipe.task.unasked(table.columns)):
         raise UserError(why, where=str(source), hint=f"it has {', '.join(table.columns)}")
     model = evidence(store, entry, "model")
     form = Form.read(model.path / "model")
-    tables = {TABLE: table, **beside_tables(opened)}
     computing = Computing(engine=recipe.predict.engine, device=recipe.device, precision=recipe.train.precision)
     standing_on = base_for(store, entry, base) if adapted(model) else None
     same = {
@@ -436,7 +438,9 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
         session = computing.open(model.path / "model", standing_on, form.max_length)
         answer(answers, session, store.listener)
         result = write(answers, session, form, recipe.task, table, target, stat)
-    return {**result, "released": entry["released"], **({"warning": warning} if warning else {})}
+    longest = recipe.predict.engine.max_new_tokens
+    about = {"max_new_tokens": longest, "released": entry["released"]}
+    return {**result, **about, **({"warning": warning} if warning else {})}
 
 
 def settled(opened: RecipeFile, store: Store) -> RecipeFile:

@@ -18,9 +18,11 @@ from luthier.durable import place_new, unique_beside
 from luthier.errors import UserError
 from luthier.readers import Quarantined, Row, Table
 from luthier.readers._lines import SURROGATE, physical_lines
+from luthier.readers.json import Json, form_of, text_between
 
 FORMATS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")  # in upper or lower case
 TABS = (".tsv", ".tab")
+NAMED = 5  # keys named in a sentence
 LOOK = 1000  # records that are looked at to see how a table writes its cells
 MARKS = (  # utf-32 before utf-16, whose mark it begins with
     (codecs.BOM_UTF8, "utf-8"),
@@ -37,6 +39,7 @@ THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")  # 1,234 may be either
 AROUND_NUMBERS = " \u00a0\u202f€$£%"
 SPACE = re.compile(r"[ \t\r\n]*")
 BREAKS = re.compile(r"[ \t]*[\r\n]+[ \t\r\n]*")
+LINE_END = re.compile(r"\r\n|\r|\n")
 DECODER = json.JSONDecoder()
 
 Pairs = Iterable[tuple[Row, Mapping[str, Any]]]  # each row with its new cells
@@ -94,6 +97,8 @@ class Format:
     above: str = ""  # lines above the header
     header: str | None = None  # as it stood, without its ending; None where there is none
     width: int = 0  # fields of a record
+    around: tuple[Path, int, int] | None = None  # a document and where, in characters, the array stands in its object
+    lost: tuple[str, ...] = ()  # keys beside the list of rows that have no place in what is written
 
     @classmethod
     def of(cls, table: Table, target: Path) -> Format:
@@ -109,6 +114,10 @@ class Format:
             head = beginning(table.path, encoding, looked[0].line) if looked else []
             ending = next(map(ending_of, head[:-1][-1:] or head), "") or "\n"
             plain = cls("delimited", False, *encoding_of(table.path, encoding), ending)
+        if isinstance(table.reader, Json) and (form := form_of(table.path)).kind == "list":
+            if suffix == ".json":
+                return replace(plain, kind="array", keeps=True, around=(table.path, form.start, form.end))
+            plain = replace(plain, lost=form.others)
         if suffix not in (*TABS, ".csv"):
             lines = bool(looked) and begins(head, looked[0].text)
             kind = "array" if suffix == ".json" and not (same and lines) else "lines"
@@ -237,12 +246,24 @@ class Format:
         if self.kind != "delimited":
             stands = self.keeps and is_object(row.text)
             text = with_members(row.text if stands else json.dumps(row.values, ensure_ascii=False), cells)
-            return text if self.kind == "array" else BREAKS.sub(" ", text)
+            return self.with_own_ends(text) if self.kind == "array" else BREAKS.sub(" ", text)
         added = [self.field(cells.get(name)) for name in new]
         if self.keeps:
             return self.delimiter.join([self.filled(row.text), *added])
         values = as_written(row)
         return self.delimiter.join([*(self.field(values.get(name)) for name in columns), *added])
+
+    def frame(self) -> tuple[Iterable[str], Iterable[str]]:
+        """What stands before and behind all that is written of the rows, in pieces."""
+        if self.around is None:
+            return (), (self.ending if self.ends else "",)
+        document, start, end = self.around
+        before, behind = text_between(document, 0, start), text_between(document, end)
+        return map(self.with_own_ends, before), map(self.with_own_ends, behind)
+
+    def with_own_ends(self, text: str) -> str:
+        """A text whose lines end as those of the table."""
+        return LINE_END.sub(self.ending, text)
 
     def filled(self, text: str) -> str:
         """A record as it stood, with exactly as many fields as the others: new cells stand under their names."""
@@ -265,6 +286,12 @@ def write_rows(path: Path, written: Format, columns: Sequence[str], rows: Callab
     """
     new: list[str] = []
     told: list[str] = []
+    if written.lost:
+        more = f" and {len(written.lost) - NAMED:,} more" if len(written.lost) > NAMED else ""
+        told.append(
+            f"what is written holds the rows alone, without what stood beside their list: {', '.join(written.lost[:NAMED])}"
+            f"{more}; a .json file keeps it"
+        )
     while True:
         try:
             with path.open("w", encoding=written.codec, errors="luthier.as-read", newline="") as file:
@@ -293,6 +320,8 @@ def write_rows(path: Path, written: Format, columns: Sequence[str], rows: Callab
 def write_once(file: TextIO, written: Format, columns: Sequence[str], new: Sequence[str], rows: Pairs) -> list[str]:
     """Write rows until one has new cells under further names, which are returned; none when all is written."""
     file.write("\ufeff" if written.mark else "")
+    before, behind = written.frame()
+    file.writelines(before)
     between, array = written.ending, written.kind == "array"
     known = set(new)
     for n, (row, cells) in enumerate(rows):
@@ -308,7 +337,7 @@ def write_once(file: TextIO, written: Format, columns: Sequence[str], new: Seque
         file.write(written.record(row, columns, new, cells))
     if array:
         file.write(between + "]")
-    file.write(between if written.ends else "")
+    file.writelines(behind)
     return []
 
 

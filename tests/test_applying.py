@@ -303,6 +303,31 @@ def test_a_table_in_which_nothing_can_be_asked_is_an_error_with_the_reasons_coun
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+NO_ROWS = {"t.csv": "id,messy\n", "t.jsonl": "not JSON\n"}
+
+
+@pytest.mark.parametrize("name", NO_ROWS)
+def test_a_table_without_rows_leaves_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(NO_ROWS[name])
+    with pytest.raises(UserError):
+        applied(tmp_path / name, tmp_path / "out.csv", Counting())
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_refusal_leaves_nothing_but_what_was_answered(tmp_path: Path, small_blocks: None) -> None:
+    class Refusing(Counting):
+        def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
+            if len(self.blocks) == self.fail_after:
+                raise UserError("this base cannot compute it")
+            return super().answer(requests, tell)
+
+    source, target = table(tmp_path / "t.csv", 20, 20), tmp_path / "out.csv"
+    for blocks, left in ((0, ["t.csv"]), (1, ["out.csv.part", "t.csv"])):
+        with pytest.raises(UserError, match="this base cannot compute it"):
+            applied(source, target, Refusing(fail_after=blocks))
+        assert sorted(file.name for file in tmp_path.iterdir()) == left
+
+
 def test_rows_that_were_not_asked_are_counted(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,messy\n1,a\n2,\n3,b\nragged\n")
     result = applied(tmp_path / "t.csv", tmp_path / "out.csv", Counting())
@@ -334,6 +359,26 @@ def test_suggestions_that_are_empty_are_told(tmp_path: Path) -> None:
 
     result = applied(table(tmp_path / "t.csv", 3, 2), tmp_path / "out.csv", Mute())
     assert told_of(result)[1:] == ["the model's answer is empty in 3 of the suggestions"]
+
+
+@pytest.mark.parametrize(
+    ("short", "told"),
+    [
+        (3, []),
+        (2, ["1 of 5 answers was cut off at predict.engine.max_new_tokens (24)"]),
+        (1, ["4 of 5 answers were cut off at predict.engine.max_new_tokens (24)"]),
+    ],
+)
+def test_answers_that_were_cut_off_are_counted_and_told(tmp_path: Path, short: int, told: list[str]) -> None:
+    class Wordy(Counting):
+        def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
+            cut = [str(request.prompt).count("b") >= short for request in requests]
+            return [Said(text="x", confidence=0.5, cut=each) for each in cut]
+
+    (tmp_path / "t.csv").write_text("messy\na\nb\nb\nb\nbb\n")
+    result = applied(tmp_path / "t.csv", tmp_path / "out.csv", Wordy())
+    assert result["cut_predictions"] == (int(told[0].split()[0]) if told else 0)
+    assert told_of({**result, "max_new_tokens": 24})[1:] == told
 
 
 def test_a_file_of_put_aside_rows_that_is_there_already_stays(tmp_path: Path) -> None:

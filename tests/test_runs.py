@@ -14,6 +14,7 @@ import tiny
 from crashing import crashes
 
 from luthier import card, flow, runs, seams
+from luthier.applying import told_of
 from luthier.bases.hub import Hub
 from luthier.cli import main
 from luthier.engines import Request
@@ -336,14 +337,27 @@ def test_two_that_finish_the_same_run_at_once_leave_it_whole(tmp_path: Path) -> 
     assert (tmp_path / "runs" / "r-1" / "report.html").read_text() == f"page {version}"
 
 
-def test_a_model_that_was_refused_is_applied_with_a_warning(project: Path) -> None:
+def test_a_model_that_was_refused_is_applied_with_a_warning_and_what_it_did_not_finish_is_told(project: Path) -> None:
     heard = Heard()
     result = runs.apply(store_of(project, heard), "adapter", new_rows(project), project / "out.csv")
     assert result["released"] is False
+    assert (result["cut_predictions"], result["max_new_tokens"]) == (2, 4)
+    assert "2 of 2 answers were cut off at predict.engine.max_new_tokens (4)" in told_of(result)
     assert heard.lines[0] == result["warning"]
     assert "is NOT RELEASED: its release checks refused the model" in result["warning"]
     unchecked = runs.apply(store_of(project), "whole", project / "new.csv", project / "out2.csv")
     assert "no release check was required of whole-" in unchecked["warning"]
+
+
+def test_applying_says_how_the_table_was_read_as_a_run_does(project: Path) -> None:
+    text = "Report of May\n;messy;clean\n" + "".join(f"{n};{n:04d} München;{n}\n" for n in range(60))
+    (project / "new.csv").write_bytes(text.encode("cp1252"))
+    heard, of_run = Heard(), Heard()
+    runs.apply(store_of(project, heard), "adapter", project / "new.csv", project / "out.csv")
+    flow.run(load(project / "adapter.yaml", ("task.table=new.csv",)), store_of(project, of_run))
+    said, in_run = ([line for line in each.lines if line.startswith("reading ")] for each in (heard, of_run))
+    assert said == in_run
+    assert [line[: line.index("(")] for line in said] == ["reading new.csv as csv, cp1252 "]
 
 
 def test_an_export_touches_nothing_of_the_users_and_leaves_nothing_half_made(

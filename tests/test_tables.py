@@ -439,3 +439,40 @@ def test_records_within_an_object_become_an_array(tmp_path: Path, content: bytes
     written = again(tmp_path, content, source="t.json", target="out.json", reader=Within())
     assert [row["messy_suggestion"] for row in json.loads(written)] == ["x"] * content.count(b"messy")
     assert again(tmp_path, content, source="t.json", target="out.jsonl", reader=Within()).endswith(b"}\n")
+
+
+WRAPPED = {
+    "something behind": '{"data": [%s], "meta": 3}',
+    "something before and behind": '{"version": 1.10,\n "big": 12345678901234567890, "rows" : [%s],\n\t"note": "\u00e9 ]}",\n"x": []}\n\n',
+    "nothing else": '{"data": [%s]}\n',
+    "more than is read at once": '{"a": [' + '"\u00e9", ' * 20_000 + '1], "data": [%s], "b": "' + "z" * 150_000 + '"}',
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_what_stands_around_a_list_of_rows_stays_as_it_stood(
+    tmp_path: Path, kind: str, ending: str, encoding: str
+) -> None:
+    around = WRAPPED[kind].replace("\n", ending)
+    first, last = f'{{ "messy":{ending}  "a"', f'{{"messy":{ending}  "b"'
+    content = around % f"{first} }},{ending} {last}}}"
+    new = '"messy_suggestion": "x", "messy_confidence": 0.25'
+    written = again(tmp_path, content.encode(encoding), source="t.json", target="out.json")
+    assert written.decode(encoding) == around % f"{ending}{first}, {new} }},{ending}{last}, {new}}}{ending}"
+
+
+@pytest.mark.parametrize("target", ["out.csv", "out.jsonl"])
+def test_what_stands_beside_a_list_of_rows_and_has_no_place_is_told(tmp_path: Path, target: str) -> None:
+    told = {}
+    for name, beside in {"one": ["b"], "seven": list("bcdefgh"), "none": []}.items():
+        (tmp_path / name).mkdir()
+        document = {"rows": [{"messy": "a"}, {"messy": "b"}], **{key: {"n": [1]} for key in beside}}
+        (tmp_path / name / "t.json").write_text(json.dumps(document))
+        told[name] = applied(tmp_path / name / "t.json", tmp_path / name / target, Counting())["notes"]
+    start, end = (
+        "what is written holds the rows alone, without what stood beside their list: ",
+        "; a .json file keeps it",
+    )
+    assert told == {"one": [f"{start}b{end}"], "seven": [f"{start}b, c, d, e, f and 2 more{end}"], "none": []}

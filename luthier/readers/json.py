@@ -49,7 +49,8 @@ class Form(NamedTuple):
     kind: str  # "array", "objects" or "list"
     key: str = ""  # of the list
     start: int = 0  # characters before the list
-    n_lists: int = 0
+    end: int = 0  # characters up to behind it
+    others: tuple[str, ...] = ()  # the keys beside it
 
 
 def is_document(path: Path) -> bool:
@@ -77,48 +78,63 @@ def form_of(path: Path) -> Form:
         if text.peek() != "{":
             return Form("array" if text.peek() == "[" else "objects")
         try:
-            lists = _lists(text)
+            keys, lists = _members(text)
         except _Broken:
             return Form("objects")
         text.skip(BLANK)
         if text.peek() or not lists:
             return Form("objects")
         if len(lists) > 1:
-            named = ", ".join(f"'{key}'" for key, _ in lists)
+            named = ", ".join(f"'{key}'" for key, _, _ in lists)
             raise UserError(
                 f"holds several lists of objects: {named}",
                 where=str(path),
                 hint="keep the one with the records, or write it to a file of its own",
             )
-        return Form("list", *lists[0])
+        key, start, end = lists[0]
+        return Form("list", key, start, end, tuple(dict.fromkeys(each for each in keys if each != key)))
 
 
-def _lists(text: _Text) -> list[tuple[str, int]]:
-    """Key and place of each list of objects in the object that begins here, which is passed."""
-    found: list[tuple[str, int]] = []
+def text_between(path: Path, start: int, end: int | None = None) -> Iterator[str]:
+    """The text of a document between two places (characters), in pieces; up to its end where that is None."""
+    with _opened(path) as file:
+        text = _Text(file)
+        while text.peek() and (end is None or text.n_before < end):
+            upto = start if text.n_before < start else end
+            piece = text.take(len(text.held) if upto is None else upto - text.n_before)
+            if text.n_before > start:
+                yield piece
+
+
+def _members(text: _Text) -> tuple[list[str], list[tuple[str, int, int]]]:
+    """The keys of the object that begins here, which is passed; and key, place and end of each list of objects in it."""
+    keys: list[str] = []
+    found: list[tuple[str, int, int]] = []
     text.take(1)
     while True:
         text.skip(BETWEEN)
         if text.peek() == "}":
             text.take(1)
-            return found
+            return keys, found
         key = json.loads(text.value())
         text.skip(BLANK)
         if text.take(1) != ":" or not isinstance(key, str):
             raise _Broken
         text.skip(BLANK)
+        keys.append(key)
         start = text.n_before
         if text.peek() != "[":
             text.value()
             continue
         text.take(1)
         text.skip(BLANK)
-        if text.peek() == "{" and key not in CONVERSATION:
-            found.append((key, start))
+        holds = text.peek() == "{" and key not in CONVERSATION
         while text.peek() != "]":
             text.value()
             text.skip(BETWEEN)
         text.take(1)
+        if holds:
+            found.append((key, start, text.n_before))
 
 
 class _Broken(Exception):

@@ -20,7 +20,7 @@ from luthier.facts import FlowStep, PreparedFacts
 from luthier.looks import look_alike, unconfused
 from luthier.preparers import Preparer
 from luthier.readers import Quarantined, Table, too_many
-from luthier.reading import contradicted, detect
+from luthier.reading import contradicted, detect, said_of
 from luthier.recipe import PrepareSettings
 from luthier.seams import Dropped, Example, compared, name_of
 from luthier.splits import NO_COLUMNS, Unit
@@ -213,7 +213,7 @@ def opened(
         except UserError as problem:
             problems += problem.problems if isinstance(problem, Problems) else [problem]
         else:
-            say(f"reading {path.name} as {in_words(tables[role].described)}")
+            say(said_of(tables[role]))
     problems += missing_columns(tables, task, settings)
     if problems:
         raise Problems([*problems, *(unheld(tables[TABLE], settings) if TABLE in tables else [])])
@@ -658,18 +658,6 @@ def moved_by(flow: list[FlowStep]) -> int:
 def ordered(slices: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     """Counts by slice and value, both in alphabetical order."""
     return {name: dict(sorted(counts.items())) for name, counts in sorted(slices.items())}
-
-
-def in_words(described: dict[str, Any]) -> str:
-    """What a reader found: 'csv, utf-8 (every byte is valid utf-8), delimiter ";"'; not what only a writer needs."""
-    facts = {key: value for key, value in described.items() if key not in ("columns", "above", "mark", "newline")}
-    found_by = facts.pop("encoding_found_by", "")
-    first = f"{facts.pop('format')}, {facts.pop('encoding')}" + (f" ({found_by})" if found_by else "")
-    told = [
-        key.replace("_", " ") + ("" if value is True else f" {json.dumps(value, ensure_ascii=False)}")
-        for key, value in facts.items()
-    ]
-    return ", ".join([first, *told])
 
 
 def counted(fates: Counter[str] | dict[str, int]) -> dict[str, int]:
