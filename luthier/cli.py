@@ -170,12 +170,15 @@ def main() -> None:
 def _store(path: Path | None, run: str = "latest", screen: Screen | None = None) -> Store:
     """The store that a command without a recipe means: the one given, or the one nearby that knows the run."""
     from luthier.store import Store as StoreClass
+    from luthier.store import is_store, no_store
 
     if path is not None:
         if not path.is_dir():
             raise UserError("no such store", where=str(path), hint="it is the folder .luthier beside the recipe")
+        if not is_store(path):
+            raise no_store(path)
         return StoreClass(path.resolve(), screen)
-    nearby = [found for found in (Path(".luthier"), *sorted(Path().glob("*/.luthier"))) if found.is_dir()]
+    nearby = [found for found in (Path(".luthier"), *sorted(Path().glob("*/.luthier"))) if is_store(found)]
     if not nearby:
         raise UserError("no store here", hint="name it with --store, or go to the folder of the recipe")
     knowing = [found for found in nearby if run == "latest" or list(found.glob(f"runs/{run}*"))]

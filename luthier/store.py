@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import functools
 import hashlib
 import json
@@ -22,15 +22,39 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from luthier.durable import Hashes, hashed, settle, swap, sync_folder, sync_tree, write_durably
+from luthier.durable import (
+    DISK_FULL,
+    Hashes,
+    check_writable,
+    hashed,
+    settle,
+    swap,
+    sync_folder,
+    sync_tree,
+    write_durably,
+)
 from luthier.errors import MachineError, UserError
 
-MANIFEST, TIMINGS = "manifest.json", "timings.json"
+MANIFEST, TIMINGS, MARKER, LOCK = "manifest.json", "timings.json", "luthier-store.txt", "all.lock"
+MARKED = b"This folder is a store of Luthier. What no run needs is removed by: luthier gc --store FOLDER\n"
+OWN = {
+    MARKER,
+    "artifacts",
+    "hashes.sqlite",
+    "hashes.sqlite-journal",
+    "leases",
+    "openings.jsonl",
+    "runs",
+    "trash",
+    "users",
+    "work",
+}
+OF_STAGE = re.compile(r"\w+-[0-9a-f]{20}(@[0-9a-f]{12})?")  # how the store names what a stage makes or has made
+OF_WORK = re.compile(r"\w+-[0-9a-f]{20}|run-.+-[0-9a-f]{6}")  # and where it works
 SCHEMA = 1
 SHARED_VARIABLE = "LUTHIER_HOME"
 RECORDED_PACKAGES = ("luthier", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 CHANGED = "is cut short or changed: it has other bytes than its manifest records"
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Listener(Protocol):
@@ -163,7 +187,7 @@ def living(folder: Path) -> set[str]:
 def collecting(leases: Path) -> Iterator[None]:
     """One process at a time says what it uses, or looks at what nobody uses."""
     leases.mkdir(parents=True, exist_ok=True)
-    with file_lock(leases / "all.lock"):
+    with file_lock(leases / LOCK):
         yield
 
 
@@ -220,9 +244,25 @@ class Store:
         """The store of fetched bases, which all of a user's recipes share."""
         return shared_store(self.listener)
 
+    def make(self) -> None:
+        """Mark a new or an empty folder as a store, before anything else is in it; UserError for any other that is none."""
+        if (self.root / MARKER).exists():
+            return
+        if os.path.lexists(self.root) and not is_store(self.root):
+            if not self.root.is_dir():
+                raise UserError("is no folder, and a store is one", where=str(self.root), hint="name a folder for it")
+            if any(self.root.iterdir()):
+                raise no_store(self.root, "a new store needs a folder that is new or empty")
+        check_writable(self.root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / MARKER).write_bytes(MARKED)  # that it is there counts, not what a crash has left of its text
+        sync_folder(self.root)
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Nothing that is used from here on is collected before this ends; a crash ends it too."""
+        if not self.n_users:
+            self.make()
         self.n_users += 1
         try:
             yield
@@ -342,6 +382,7 @@ class Store:
 
     def used_by(self, other: Store) -> None:
         """Remember that the runs of another store need what lies here."""
+        self.make()
         place = str(other.root.resolve())
         told = self.root / "users" / digest(place)[:20]
         if not told.exists():
@@ -352,8 +393,11 @@ class Store:
         """Remove what no run needs and what was abandoned; returns (folders removed, bytes freed).
 
         A run needs what its record names, here or in a store that uses this one, and what it works with while its
-        process lives; and all that these were made from.
+        process lives; and all that these were made from. Only folders of the form that a store makes are removed, and
+        none where the root is no store.
         """
+        if not is_store(self.root):
+            raise no_store(self.root)
         trash, doomed, named = self.root / "trash", list[Path](), set[str]()
         with collecting(self.lease.folder):
             in_use = living(self.lease.folder)  # before the records: a run that ends in between stands in one of them
@@ -363,21 +407,21 @@ class Store:
                         in_use |= living(user.lease.folder)
                 named |= user.named()
             named |= self.named()
-            shutil.rmtree(trash, ignore_errors=True)  # a collection that was cut short
-            trash.mkdir()
-            for folder in self.work.glob("*/"):
+            empty(trash)  # of a collection that was cut short
+            trash.mkdir(exist_ok=True)
+            for folder in (each for each in self.work.glob("*/") if OF_WORK.fullmatch(each.name)):
                 with try_lock(self.work / f"{folder.name}.lock") as free:
                     if free and folder.name not in in_use:
                         self._settle(folder.name)
                         doomed.append(trash / f"work-{folder.name}")
                         os.rename(folder, doomed[-1])
             needed = self._lineage(named | in_use)
-            for folder in self.artifacts.glob("*"):
-                if folder.name not in needed:
+            for folder in self.artifacts.glob("*/"):
+                if folder.name not in needed and is_artifact(folder):
                     doomed.append(trash / folder.name)
                     os.rename(folder, doomed[-1])
             freed = sum(size_of(folder) for folder in doomed)
-            shutil.rmtree(trash)
+            empty(trash)
         return len(doomed), freed
 
     def named(self) -> set[str]:
@@ -477,6 +521,37 @@ class Store:
         self.listener.say(f"another process is making {key}; waiting for it")
         with file_lock(path):
             yield
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether a folder has the form of what a stage made."""
+    return bool(OF_STAGE.fullmatch(folder.name)) and (folder / MANIFEST).is_file()
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder was made as a store: it is marked or, of an earlier version, holds what only a store holds."""
+    if (folder / MARKER).is_file() or any(is_artifact(each) for each in (folder / "artifacts").glob("*/")):
+        return True
+    begun = (folder / "leases" / LOCK).is_file() or (folder / "hashes.sqlite").is_file()
+    return begun and {each.name for each in folder.iterdir()} <= OWN
+
+
+def no_store(folder: Path, hint: str = "it is the folder .luthier beside the recipe") -> UserError:
+    """What is said of a folder that is no store."""
+    inside = folder / ".luthier"
+    return UserError(
+        "is no store of Luthier", where=str(folder), hint=f"did you mean {inside}?" if is_store(inside) else hint
+    )
+
+
+def empty(trash: Path) -> None:
+    """Remove what a collection put aside, and the folder where nothing else is in it."""
+    for folder in trash.glob("*/"):
+        name = folder.name.removeprefix("work-")
+        if OF_STAGE.fullmatch(name) or OF_WORK.fullmatch(name):
+            shutil.rmtree(folder)
+    with contextlib.suppress(OSError):
+        trash.rmdir()
 
 
 def retired(artifact_id: str, content: str) -> str:

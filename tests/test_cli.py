@@ -69,6 +69,23 @@ def test_exit_codes_and_sentences(arguments: list[str], code: int, sentence: str
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["gc", "verify", "report", "why", "apply", "export"])
+def test_a_folder_that_is_no_store_is_refused_by_every_command(command: str, tmp_path: Path) -> None:
+    (tmp_path / "artifacts" / "results").mkdir(parents=True)
+    (tmp_path / "artifacts" / "results" / "mine.csv").write_text("mine")
+    arguments = {"apply": ["latest", "in.csv", "out.csv"], "export": ["latest", "out"]}.get(command, [])
+    done = luthier(command, *arguments, "--store", str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}: is no store of Luthier; ")
+    (tmp_path / ".luthier").mkdir()
+    (tmp_path / ".luthier" / "luthier-store.txt").touch()
+    done = luthier(command, *arguments, "--store", str(tmp_path))
+    assert done.stderr == f"error: {tmp_path}: is no store of Luthier; did you mean {tmp_path}/.luthier?\n"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        ".luthier", "artifacts", "luthier-store.txt", "mine.csv", "results"
+    ]  # fmt: skip
+
+
 def test_a_missing_data_file_is_found_by_validate(tmp_path: Path) -> None:
     done = luthier("validate", str(ROOT / "recipes" / "trec.yaml"), LUTHIER_DATA=str(tmp_path))
     assert done.returncode == 2
@@ -140,6 +157,7 @@ def test_every_command_that_is_interrupted_says_what_is_left_and_ends_with_130(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    (tmp_path / "luthier-store.txt").touch()
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(busy, interrupted)
     monkeypatch.setattr(sys, "argv", ["luthier", *arguments, *stored])

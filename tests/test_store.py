@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from luthier import durable
 from luthier.choice import Settings
 from luthier.durable import read_at_rest
 from luthier.errors import MachineError, UserError
-from luthier.store import Artifact, Out, Store, stage
+from luthier.store import Artifact, Out, Store, is_store, stage
 
 CALLS: list[str] = []
 
@@ -31,6 +32,13 @@ def copy(config: dict[str, Any], out: Out, source: Artifact) -> dict[str, Any]:
     text = source.path.read_text() if source.path.is_file() else (source.path / "text").read_text()
     (out.folder / "text").write_text(text + config["suffix"])
     return {"letters": len(text)}
+
+
+@stage(version=1)
+def copied(config: dict[str, Any], out: Out) -> dict[str, Any]:
+    """A stage that needs nothing."""
+    (out.folder / "text").write_text("abc")
+    return {}
 
 
 @pytest.fixture
@@ -396,6 +404,84 @@ def test_gc_does_nothing_where_it_cannot_know_what_is_needed(store: Store, tmp_p
         store.gc()
     assert store.verify() == []
     assert made.path.exists()
+
+
+def files_of_the_user(folder: Path) -> dict[str, str]:
+    """What a user may have in a folder that looks like a store, and what became of it."""
+    return {str(file.relative_to(folder)): file.read_text() for file in sorted(folder.rglob("mine*"))}
+
+
+@pytest.fixture
+def looks_like_a_store(tmp_path: Path) -> Path:
+    for place in ("artifacts/results", "work/draft", "trash/notes", "runs", "artifacts/train-1"):
+        (tmp_path / "p" / place).mkdir(parents=True)
+        (tmp_path / "p" / place / "mine.csv").write_text(place)
+    (tmp_path / "p" / "artifacts" / "mine.csv").write_text("a file")
+    return tmp_path / "p"
+
+
+def test_a_folder_that_is_no_store_is_neither_collected_nor_made_one(looks_like_a_store: Path) -> None:
+    before, store = files_of_the_user(looks_like_a_store), Store(looks_like_a_store)
+    with pytest.raises(UserError, match=r"/p: is no store of Luthier; it is the folder \.luthier beside the recipe"):
+        store.gc()
+    with pytest.raises(UserError, match=r"/p: is no store of Luthier; a new store needs a folder that is new or empty"):
+        store.do(copy, {"suffix": "!"})
+    with pytest.raises(UserError, match="is no store of Luthier"):
+        store.used_by(store)
+    Store(looks_like_a_store / ".luthier").make()
+    with pytest.raises(UserError, match=r"is no store of Luthier; did you mean .*/p/\.luthier\?"):
+        store.gc()
+    assert files_of_the_user(looks_like_a_store) == before
+    assert {entry.name for entry in looks_like_a_store.iterdir()} == {"artifacts", "work", "trash", "runs", ".luthier"}
+
+
+def test_gc_removes_only_what_has_the_form_that_a_store_makes(looks_like_a_store: Path, tmp_path: Path) -> None:
+    before = files_of_the_user(looks_like_a_store)
+    (looks_like_a_store / "luthier-store.txt").touch()
+    store = Store(looks_like_a_store)
+    store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    assert store.gc()[0] == 1
+    assert files_of_the_user(looks_like_a_store) == before
+
+
+@pytest.mark.parametrize("left", ["artifacts", "only locks", "nothing", "marker alone"])
+def test_a_store_is_known_again_whatever_version_made_it_and_whatever_is_left_of_it(
+    store: Store, tmp_path: Path, left: str
+) -> None:
+    store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    if left != "marker alone":
+        (store.root / "luthier-store.txt").unlink()  # as an earlier version made it
+    if left == "artifacts":
+        (store.root / "mine.txt").touch()
+    else:
+        shutil.rmtree(store.root / "artifacts")
+    if left in ("nothing", "marker alone"):
+        shutil.rmtree(store.root / "leases")
+        shutil.rmtree(store.root / "work")
+    assert is_store(store.root) is (left != "nothing")
+    assert not Store(store.root).do(copy, {"suffix": "?"}, source=source(store, tmp_path)).reused
+    assert (store.root / "luthier-store.txt").read_text().startswith("This folder is a store of Luthier.")
+
+
+def test_a_store_whose_making_is_cut_short_is_made_by_the_next_run(quick_disk: Path) -> None:
+    (quick_disk / "none").mkdir()
+    seen = 0
+    for root in crashes(quick_disk / "none", quick_disk / "cut", lambda root: Store(root / "s").do(copied, {})):
+        seen += 1
+        Store(root / "s").do(copied, {})
+        assert is_store(root / "s")
+        Store(root / "s").gc()
+    assert seen > 4
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/st", "/proc/st/below"])
+def test_a_store_that_cannot_be_made_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        UserError, match=r"is no folder, and a store is one|cannot be written .*; name a folder that you may"
+    ):
+        Store(tmp_path / place).do(copied, {})
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_test_split_counts_each_candidate_that_opens_it_once(store: Store) -> None:
