@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -361,14 +362,43 @@ def verify(store: StorePath = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def gc(store: StorePath = None, as_json: AsJson = False) -> None:
-    """Remove artifacts that no run needs, and abandoned work."""
-    removed, freed = _store(store, screen=Screen()).gc()
-    _print(
-        {"removed": removed, "freed_bytes": freed},
-        as_json,
-        lambda: print(f"removed {removed} folders, {freed / 1e6:.1f} MB"),
-    )
+def gc(
+    store: StorePath = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Unfinished work too, which an interrupted run would go on with.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove artifacts that no run needs, and abandoned work; what was interrupted in the last 7 days stays."""
+    opened = _store(store, screen=Screen())
+    done = opened.gc(everything=everything)
+
+    def show() -> None:
+        stages = Counter(
+            name.removesuffix(name[name.rindex("-") :]).replace("work-", "unfinished ") for name in done.removed
+        )
+        told = ", ".join(f"{n} {stage}" for stage, n in sorted(stages.items()))
+        n = len(done.removed)
+        what = f"{n} folder{'' if n == 1 else 's'} ({told}), {done.freed / 1e6:.1f} MB" if n else "nothing"
+        print(f"{opened.root}: removed {what}")
+        for left in done.kept:
+            stage = left.key.rpartition("-")[0]
+            print(
+                f"kept the unfinished {stage} ({left.size / 1e6:.1f} MB, from {_ago(left.age)}), which the same "
+                "`luthier run` goes on with; `luthier gc --all` removes it"
+            )
+
+    kept = [{"unfinished": left.key, "bytes": left.size, "seconds_ago": round(left.age)} for left in done.kept]
+    told = {"store": str(opened.root), "removed": len(done.removed), "folders": done.removed, "freed_bytes": done.freed}
+    _print({**told, "kept": kept}, as_json, show)
+
+
+def _ago(seconds: float) -> str:
+    """`2 minutes ago`, from seconds."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if n := int(seconds // length):
+            return f"{n} {unit}{'' if n == 1 else 's'} ago"
+    return "just now"
 
 
 @app.command()

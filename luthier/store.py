@@ -35,7 +35,8 @@ from luthier.durable import (
 )
 from luthier.errors import MachineError, UserError
 
-MANIFEST, TIMINGS, MARKER, LOCK = "manifest.json", "timings.json", "luthier-store.txt", "all.lock"
+MANIFEST, TIMINGS, INPUTS = "manifest.json", "timings.json", "inputs"
+MARKER, LOCK = "luthier-store.txt", "all.lock"
 MARKED = b"This folder is a store of Luthier. What no run needs is removed by: luthier gc --store FOLDER\n"
 OWN = {
     MARKER,
@@ -53,6 +54,7 @@ OF_STAGE = re.compile(r"\w+-[0-9a-f]{20}(@[0-9a-f]{12})?")  # how the store name
 OF_WORK = re.compile(r"\w+-[0-9a-f]{20}|run-.+-[0-9a-f]{6}")  # and where it works
 SCHEMA = 1
 SHARED_VARIABLE = "LUTHIER_HOME"
+RESUMABLE_SECONDS = 7 * 24 * 3600  # how long after its last change a collection leaves unfinished work
 RECORDED_PACKAGES = ("luthier", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 CHANGED = "is cut short or changed: it has other bytes than its manifest records"
 
@@ -96,6 +98,25 @@ class Artifact:
         """Seconds per activity, as they were when the artifact was made."""
         file = self.path / TIMINGS
         return json.loads(file.read_text()) if file.exists() else {}
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Work that was interrupted and that the same command goes on with."""
+
+    key: str  # "<stage>-<hash>": what it is to become
+    inputs: tuple[str, ...]  # ids of the artifacts that it is made from
+    size: int  # bytes of its checkpoints
+    age: float  # seconds since it was last written to
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collection did."""
+
+    removed: tuple[str, ...]  # "<key>" of an artifact, "work-<key>" of work that was abandoned
+    freed: int  # bytes
+    kept: tuple[Unfinished, ...]  # that no run needs, and that may be gone on with
 
 
 class Out:
@@ -304,6 +325,8 @@ class Store:
                     shutil.rmtree(work, ignore_errors=True)
                 for folder in (work / "out", work / "checkpoints"):
                     folder.mkdir(parents=True, exist_ok=True)
+                ids = sorted(artifact.id for artifact in inputs.values())
+                (work / INPUTS).write_bytes("\n".join(ids).encode())
                 out = Out(work, name, self.listener)
                 with out.timed("all"):
                     facts = function(config, out, **inputs)
@@ -389,11 +412,24 @@ class Store:
             told.parent.mkdir(parents=True, exist_ok=True)
             write_durably(told, place.encode())
 
-    def gc(self) -> tuple[int, int]:
-        """Remove what no run needs and what was abandoned; returns (folders removed, bytes freed).
+    def unfinished(self) -> list[Unfinished]:
+        """Work of late that has checkpoints or was made from finished artifacts, whether or not its process lives."""
+        found = []
+        for work in sorted(each for each in self.work.glob("*/") if OF_STAGE.fullmatch(each.name)):
+            inputs = (work / INPUTS).read_text(encoding="utf-8").split("\n") if (work / INPUTS).exists() else []
+            checkpoints = size_of(work / "checkpoints")
+            stands_on = checkpoints or any(id_ and (self.artifacts / id_).exists() for id_ in inputs)
+            age = time.time() - max((stat.st_mtime for stat in files_in(work)), default=0.0)
+            if stands_on and age < RESUMABLE_SECONDS and not (self.artifacts / work.name).exists():
+                found.append(Unfinished(work.name, tuple(inputs), checkpoints, age))
+        return found
+
+    def gc(self, *, everything: bool = False) -> Collected:
+        """Remove what no run needs and what was abandoned.
 
         A run needs what its record names, here or in a store that uses this one, and what it works with while its
-        process lives; and all that these were made from. Only folders of the form that a store makes are removed, and
+        process lives; and all that these were made from. Work that was interrupted within the last 7 days stays too,
+        with all that it is made from, unless `everything` that no finished run needs shall go. Only folders of the form that a store makes are removed, and
         none where the root is no store.
         """
         if not is_store(self.root):
@@ -406,13 +442,18 @@ class Store:
                     with collecting(user.lease.folder):
                         in_use |= living(user.lease.folder)
                 named |= user.named()
+                named |= {id_ for left in user.unfinished() if not everything for id_ in left.inputs}
             named |= self.named()
+            kept = {left.key: left for left in self.unfinished() if not everything and left.key not in in_use}
             empty(trash)  # of a collection that was cut short
             trash.mkdir(exist_ok=True)
             for folder in (each for each in self.work.glob("*/") if OF_WORK.fullmatch(each.name)):
                 with try_lock(self.work / f"{folder.name}.lock") as free:
                     if free and folder.name not in in_use:
                         self._settle(folder.name)
+                        if folder.name in kept and not (self.artifacts / folder.name).exists():
+                            named |= set(kept[folder.name].inputs)
+                            continue
                         doomed.append(trash / f"work-{folder.name}")
                         os.rename(folder, doomed[-1])
             needed = self._lineage(named | in_use)
@@ -422,7 +463,8 @@ class Store:
                     os.rename(folder, doomed[-1])
             freed = sum(size_of(folder) for folder in doomed)
             empty(trash)
-        return len(doomed), freed
+        kept_here = tuple(left for left in kept.values() if (self.work / left.key).exists())
+        return Collected(tuple(sorted(folder.name for folder in doomed)), freed, kept_here)
 
     def named(self) -> set[str]:
         """Ids of the artifacts that the records of runs name; UserError where a record cannot be read."""
@@ -623,7 +665,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def size_of(folder: Path) -> int:
     """Bytes of all files under a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(stat.st_size for stat in files_in(folder))
+
+
+def files_in(folder: Path) -> Iterator[os.stat_result]:
+    """What the file system says of each file under a folder, which another process may be writing: what vanishes meanwhile
+    does not count."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(place, name).stat()
 
 
 def visible_files(folder: Path) -> list[Path]:

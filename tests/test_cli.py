@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,36 @@ def test_a_folder_that_is_no_store_is_refused_by_every_command(command: str, tmp
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         ".luthier", "artifacts", "luthier-store.txt", "mine.csv", "results"
     ]  # fmt: skip
+
+
+def test_gc_says_which_store_it_cleaned_what_it_removed_and_what_it_kept(tmp_path: Path) -> None:
+    for folder in (
+        f"artifacts/train-{'0' * 20}",
+        f"artifacts/encode-{'1' * 20}",
+        f"artifacts/encode-{'2' * 20}",
+        f"work/train-{'3' * 20}/checkpoints",
+        f"work/train-{'4' * 20}/checkpoints",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "manifest.json").write_bytes(bytes(300_000))
+    weeks_ago = time.time() - 10**7
+    os.utime(tmp_path / "work" / f"train-{'4' * 20}" / "checkpoints" / "manifest.json", (weeks_ago, weeks_ago))
+    two_hours_ago = time.time() - 7300
+    os.utime(tmp_path / "work" / f"train-{'3' * 20}" / "checkpoints" / "manifest.json", (two_hours_ago, two_hours_ago))
+    kept = (
+        "kept the unfinished train (0.3 MB, from 2 hours ago), which the same `luthier run` goes on with; "
+        "`luthier gc --all` removes it"
+    )
+    assert luthier("gc", "--store", str(tmp_path)).stdout.splitlines() == [
+        f"{tmp_path}: removed 4 folders (2 encode, 1 train, 1 unfinished train), 1.2 MB",
+        kept,
+    ]
+    assert luthier("gc", "--store", str(tmp_path)).stdout.splitlines() == [f"{tmp_path}: removed nothing", kept]
+    told = json.loads(luthier("gc", "--store", str(tmp_path), "--json").stdout)
+    assert (told["store"], told["removed"], told["kept"][0]["bytes"]) == (str(tmp_path), 0, 300_000)
+    assert luthier("gc", "--all", "--store", str(tmp_path)).stdout.splitlines() == [
+        f"{tmp_path}: removed 1 folder (1 unfinished train), 0.3 MB"
+    ]
 
 
 def test_a_missing_data_file_is_found_by_validate(tmp_path: Path) -> None:

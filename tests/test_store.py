@@ -239,9 +239,9 @@ def test_gc_keeps_what_a_run_needs_and_removes_the_rest(store: Store, tmp_path: 
     (store.runs / "r").mkdir(parents=True)
     (store.runs / "r" / "run.json").write_text(json.dumps({"artifacts": {"x": needed.id}}))
     assert {artifact.id for artifact in store.why(needed)} == {first.id, needed.id}
-    removed, freed = store.gc()
-    assert removed == 1
-    assert freed > 0
+    done = store.gc()
+    assert len(done.removed) == 1
+    assert done.freed > 0
     assert {folder.name for folder in store.artifacts.iterdir()} == {first.id, needed.id}
 
 
@@ -339,22 +339,26 @@ def test_gc_takes_nothing_from_a_run_that_lives_and_all_from_one_that_died(tmp_p
     for killed in (True, False):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         say(process, "between")
-        assert store.gc() == (0, 0), "between two stages, nothing is being made and no run names the first artifact yet"
+        assert not store.gc().removed, (
+            "between two stages, nothing is being made and no run names the first artifact yet"
+        )
         go_on(process)
         say(process, "first-")
-        assert store.gc() == (0, 0), "while a stage works, neither its inputs nor its checkpoints go"
+        assert not store.gc().removed, "while a stage works, neither its inputs nor its checkpoints go"
         if killed:
             process.kill()
             process.communicate()
-            removed, _ = store.gc()
-            assert removed == 2
+            left = store.gc()
+            assert left.removed == ()
+            assert [each.key.partition("-")[0] for each in left.kept] == ["second"], "the same command goes on with it"
+            assert len(store.gc(everything=True).removed) == 2
             assert not list(store.artifacts.iterdir())
             assert not list(store.work.glob("*/"))
             assert {file.name for file in (store.root / "leases").iterdir()} == {"all.lock"}
         else:
             go_on(process)
             assert process.communicate()[0] == "{'read': 'first', 'half': 'half'}\n"
-    assert store.gc()[0] == 2, "ended and recorded by nobody"
+    assert len(store.gc().removed) == 2, "ended and recorded by nobody"
 
 
 def test_gc_inside_a_stage_leaves_what_the_stage_reads(store: Store, tmp_path: Path) -> None:
@@ -387,12 +391,12 @@ def test_gc_of_the_shared_store_knows_the_stores_that_use_it(tmp_path: Path, mon
     shared.used_by(store)
     with store.in_use():
         store.uses([bases[0].id])
-        assert Store(shared.root).gc()[0] == 1, "only what the living run uses is left"
+        assert len(Store(shared.root).gc().removed) == 1, "only what the living run uses is left"
     (store.runs / "r").mkdir(parents=True)
     (store.runs / "r" / "run.json").write_text(json.dumps({"artifacts": {"base": bases[0].id}}))
-    assert Store(shared.root).gc() == (0, 0)
+    assert not Store(shared.root).gc().removed
     store.root.rename(tmp_path / "gone")
-    assert Store(shared.root).gc()[0] == 1
+    assert len(Store(shared.root).gc().removed) == 1
     assert not store.root.exists(), "nothing is made in a project that was moved"
 
 
@@ -440,7 +444,7 @@ def test_gc_removes_only_what_has_the_form_that_a_store_makes(looks_like_a_store
     (looks_like_a_store / "luthier-store.txt").touch()
     store = Store(looks_like_a_store)
     store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
-    assert store.gc()[0] == 1
+    assert len(store.gc().removed) == 1
     assert files_of_the_user(looks_like_a_store) == before
 
 
@@ -482,6 +486,63 @@ def test_a_store_that_cannot_be_made_is_told(tmp_path: Path, place: str) -> None
     ):
         Store(tmp_path / place).do(copied, {})
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@stage(version=1)
+def interrupted(config: dict[str, Any], out: Out, **inputs: Artifact) -> dict[str, Any]:
+    """A stage that is stopped once, after what it had done by then was put aside if that was worth it."""
+    if not config["saves"]:
+        raise KeyboardInterrupt
+    if not (out.checkpoints / "half").exists():
+        (out.checkpoints / "half").write_bytes(bytes(2_000_000))
+        raise KeyboardInterrupt
+    return {"resumed": True}
+
+
+def interrupt(store: Store, *, saves: bool, **inputs: Artifact) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        store.do(interrupted, {"saves": saves}, **inputs)
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_gc_keeps_what_an_interrupted_run_goes_on_with_for_a_week(store: Store, tmp_path: Path, saves: bool) -> None:
+    """Its checkpoints, and whatever was finished for it, of which no run is recorded yet."""
+    first = store.do(copy, {"suffix": "1"}, source=source(store, tmp_path))
+    needed = store.do(copy, {"suffix": "2"}, source=first)
+    unneeded = store.do(copy, {"suffix": "3"}, source=first)
+    interrupt(store, saves=saves, made=needed)
+    done = store.gc()
+    assert done.removed == (unneeded.id,)
+    assert [(left.size, left.inputs) for left in done.kept] == [(2_000_000 * saves, (needed.id,))]
+    assert {folder.name for folder in store.artifacts.iterdir()} == {first.id, needed.id}
+    if saves:
+        assert store.do(interrupted, {"saves": True}, made=needed).facts == {"resumed": True}
+        assert len(store.gc().removed) == 3
+        interrupt(store, saves=False, made=store.do(copy, {"suffix": "1"}, source=source(store, tmp_path)))
+    assert not store.gc().removed
+    eight_days_ago = time.time() - 8 * 24 * 3600
+    for file in store.work.rglob("*"):
+        os.utime(file, (eight_days_ago, eight_days_ago))
+    assert not store.gc().kept
+    assert not [*store.artifacts.iterdir(), *store.work.glob("*/")]
+
+
+def test_gc_keeps_nothing_of_an_attempt_that_leaves_nothing_to_go_on_with(store: Store, tmp_path: Path) -> None:
+    interrupt(store, saves=False, made=source(store, tmp_path))
+    done = store.gc()
+    assert ([name.partition("-")[0] for name in done.removed], done.kept) == (["work"], ())
+
+
+def test_gc_of_the_shared_store_keeps_the_base_of_an_interrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUTHIER_HOME", str(tmp_path / "home"))
+    store = Store(tmp_path / "project" / ".luthier")
+    base = store.shared.do(copy, {"suffix": "1"}, source=source(store.shared, tmp_path))
+    store.shared.used_by(store)
+    interrupt(store, saves=True, base=base)
+    assert not Store(store.shared.root).gc().removed
+    assert Store(store.shared.root).gc(everything=True).removed == (base.id,)
 
 
 def test_a_test_split_counts_each_candidate_that_opens_it_once(store: Store) -> None:
