@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -27,6 +28,8 @@ INTERRUPTED = {
     "report": "the pages are whole, each as it was or as it is now; the same command writes them all",
     "gc": "what is left is whole; the same command removes the rest",
 }
+
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # what the system answers where we may not go
 
 app = typer.Typer(
     name="luthier",
@@ -140,7 +143,7 @@ def _keep_libraries_quiet() -> None:
 
 def main() -> None:
     """Entry point: errors that a user can act on are shown bare; a bug keeps its traceback and exits with 1."""
-    import errno
+    import sqlite3
 
     _keep_libraries_quiet()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error has it: a file's name may hold what is no text
@@ -165,7 +168,23 @@ def main() -> None:
                 f"error: the disk is full; free some space and run the same command again ({problem})", file=sys.stderr
             )
             raise SystemExit(4) from None
+        if problem.errno in CLOSED:  # never ENOENT: a file that we lost is a bug
+            _end_closed(str(problem.filename or ""), os.strerror(problem.errno))
         raise
+    except sqlite3.OperationalError as problem:
+        if problem.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            _end_closed("", str(problem))
+        raise
+
+
+def _end_closed(where: str, reason: str) -> NoReturn:
+    """End where the system lets nobody read or write something."""
+    hint = "see who may write there and in its folder, or name another place"
+    print(
+        f"error: {UserError(f'cannot be read or written ({reason})', where=where, hint=hint).sentence()}",
+        file=sys.stderr,
+    )
+    raise SystemExit(UserError.exit_code) from None
 
 
 def _store(path: Path | None, run: str = "latest", screen: Screen | None = None) -> Store:

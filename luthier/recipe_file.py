@@ -53,9 +53,11 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> RecipeFile:
     """A recipe file, with `path=value` changes applied; raises Problems with every error found."""
     path = Path(path)
     if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        folder = path if path.is_dir() else path.parent
+        near = sorted(p.name for p in folder.glob("*.y*ml")) if folder.is_dir() else []
         hint = f"in that folder: {', '.join(near)}" if near else "make one with `luthier init TABLE.csv`"
-        raise UserError("no such recipe file", where=str(path), hint=hint)
+        problem = "is a folder, not a recipe" if path.is_dir() else "no such recipe file"
+        raise UserError(problem, where=str(path), hint=hint)
     return loads(path.read_text(encoding="utf-8"), folder=path.parent.resolve(), changes=changes, name=str(path))
 
 

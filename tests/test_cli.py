@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -85,6 +88,119 @@ def test_a_folder_that_is_no_store_is_refused_by_every_command(command: str, tmp
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         ".luthier", "artifacts", "luthier-store.txt", "mine.csv", "results"
     ]  # fmt: skip
+
+
+TABLE = "id,name,name_clean\n" + "".join(f"{n},Firm {n} gmbh,Firm {n} GmbH\n" for n in range(30))
+
+
+@pytest.mark.parametrize("place", ["file/x", "file/x/y", "/proc/x", "/proc/x/y"])
+@pytest.mark.parametrize("command", ["init", "run"])
+def test_a_place_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path, command: str, place: str) -> None:
+    """What is below a file, and the system's own folder, can be written by nobody, the owner of all included."""
+    (tmp_path / "t.csv").write_text(TABLE)
+    (tmp_path / "file").write_text("mine")
+    recipe = ROOT / "recipes" / "demo.yaml"
+    arguments = {
+        "init": ["init", "t.csv", "--task", "standardize", "--out", f"{place}/d.yaml"],
+        "run": ["run", str(recipe), "--store", place],
+    }[command]
+    done = luthier(*arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{place}: cannot be written (" in told
+    assert ("; name another place with --out" if command == "init" else "; name a folder that you may write in") in told
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "t.csv"]
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    done = luthier("run", str(ROOT / "recipes" / "demo.yaml"), "--store", "t.csv", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert f"error: {tmp_path}/t.csv: is no folder, and a store is one; name a folder for it" in done.stderr
+    assert done.returncode == 2
+
+
+def test_init_makes_the_folder_of_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    done = luthier("init", "t.csv", "--out", "new/folder/d.yaml", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0
+    assert luthier("validate", str(tmp_path / "new" / "folder" / "d.yaml")).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "sentence"),
+    [
+        (
+            OSError(errno.EROFS, "x", "/s/l.lock"),
+            2,
+            "error: /s/l.lock: cannot be read or written (Read-only file system); see",
+        ),
+        (
+            OSError(errno.EACCES, "x", "/s/f"),
+            2,
+            "error: /s/f: cannot be read or written (Permission denied); see who may",
+        ),
+        (OSError(errno.EPERM, "x", "/s/f"), 2, "error: /s/f: cannot be read or written (Operation not permitted); see"),
+        (OSError(errno.ENOTDIR, "x", "/s/f"), 2, "error: /s/f: cannot be read or written (Not a directory); see"),
+        (OSError(errno.ENOSPC, "x", "/s/f"), 4, "error: the disk is full"),
+        ("sqlite", 2, "error: cannot be read or written (unable to open database file); see"),
+    ],
+)
+def test_what_the_system_refuses_in_any_command_is_told_in_a_sentence(
+    problem: OSError | str,
+    code: int,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ended_by(problem, tmp_path, monkeypatch) == code
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENOENT, "x", "/s/f"), OSError(errno.EBADF, "x"), "bug in sqlite"])
+def test_what_is_a_bug_stays_one(problem: OSError | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises((OSError, sqlite3.OperationalError)):
+        ended_by(problem, tmp_path, monkeypatch)
+
+
+def ended_by(problem: OSError | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command in which something goes wrong."""
+
+    def fails(*_: object, **__: object) -> None:
+        if isinstance(problem, OSError):
+            raise problem
+        with contextlib.closing(sqlite3.connect("/proc/x/y" if problem == "sqlite" else ":memory:")) as database:
+            database.execute("SELECT nothing FROM nowhere")
+
+    (tmp_path / "luthier-store.txt").touch()
+    monkeypatch.setattr("luthier.store.Store.verify", fails)
+    monkeypatch.setattr(sys, "argv", ["luthier", "verify", "--store", str(tmp_path)])
+    monkeypatch.setattr(cli, "_keep_libraries_quiet", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_a_folder_where_a_file_is_meant_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "demo.yaml").touch()
+    for arguments, sentence in (
+        (["init", "."], "error: .: is a folder; give the table with your data"),
+        (["run", "."], "error: .: is a folder, not a recipe; in that folder: demo.yaml"),
+        (["validate", "."], "error: .: is a folder, not a recipe; in that folder: demo.yaml"),
+    ):
+        done = luthier(*arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert (done.returncode, done.stderr.strip()) == (2, sentence)
+
+
+def test_a_store_without_a_finished_run_says_so(tmp_path: Path) -> None:
+    (tmp_path / "luthier-store.txt").touch()
+    for name in ("latest", "demo"):
+        done = luthier("report", name, "--store", str(tmp_path))
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"error: {tmp_path}: no run is finished yet; one that was interrupted goes on with `luthier run RECIPE`; "
+            "or name another --store\n"
+        )
 
 
 def test_gc_says_which_store_it_cleaned_what_it_removed_and_what_it_kept(tmp_path: Path) -> None:
