@@ -63,8 +63,14 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting: train.epochs=2", metavar="PATH=VALUE")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-StorePath = Annotated[
+NewStore = Annotated[
     Path | None, typer.Option("--store", help="Folder of the store; by default .luthier beside the recipe.")
+]
+StorePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="Folder of the store; by default ./.luthier, else the one */.luthier that knows the run."
+    ),
 ]
 BaseFolder = Annotated[
     Path | None,
@@ -201,8 +207,9 @@ def _store(path: Path | None, run: str = "latest", screen: Screen | None = None)
     nearby = [found for found in (Path(".luthier"), *sorted(Path().glob("*/.luthier"))) if is_store(found)]
     if not nearby:
         raise UserError("no store here", hint="name it with --store, or go to the folder of the recipe")
+    here = nearby[0] == Path(".luthier")  # it is sorted before those of the folders below, and goes before them
     knowing = [found for found in nearby if run == "latest" or list(found.glob(f"runs/{run}*"))]
-    if len(knowing) > 1:
+    if len(knowing) > 1 and not (here and knowing[0] == nearby[0]):
         raise UserError(f"several stores here: {', '.join(map(str, knowing))}", hint="name one with --store")
     return StoreClass((knowing or nearby)[0].resolve(), screen)
 
@@ -216,7 +223,7 @@ def _print(value: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 @app.command()
 def run(
-    recipe: RecipePath, changes: Changes = None, store: StorePath = None, fresh: Fresh = False, as_json: AsJson = False
+    recipe: RecipePath, changes: Changes = None, store: NewStore = None, fresh: Fresh = False, as_json: AsJson = False
 ) -> None:
     """Run a recipe: prepare, train, predict, score, gate, report. Exit code 3 when the gate says no."""
     from luthier import flow
@@ -262,7 +269,9 @@ def validate(recipe: RecipePath, changes: Changes = None, as_json: AsJson = Fals
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    as_json: Annotated[bool, typer.Option("--json", help="As everywhere; a schema is JSON without it, too.")] = False,
+) -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from luthier.recipe import schema as recipe_schema
 

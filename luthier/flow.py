@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from luthier import runs
 from luthier.bases import Base
-from luthier.choice import unknown
+from luthier.choice import Choice, unknown
 from luthier.engines import Computing
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, PreparedFacts
@@ -71,11 +71,13 @@ def validate(opened: RecipeFile, listener: Listener | None = None) -> PreparedFa
     base is needed.
     """
     recipe = opened.recipe
-    naming = [recipe.task, recipe.prepare.split, *recipe.train.techniques]
+    naming: dict[str, Choice] = {"task": recipe.task, "prepare.split": recipe.prepare.split}
+    naming |= {f"train.techniques[{n}]": technique for n, technique in enumerate(recipe.train.techniques)}
     problems: list[UserError] = []
-    for path in (path for choice in naming for path in choice.paths().values()):
-        with told(problems):
-            opened.path(path)
+    for place, choice in naming.items():
+        for name, path in choice.paths().items():
+            with told(problems):
+                opened.path(path, f"{place}.{name}")
     facts = None
     if not problems:
         with tempfile.TemporaryDirectory(prefix="luthier-") as folder, told(problems):
@@ -153,7 +155,7 @@ def chain(opened: RecipeFile, store: Store) -> Run:
 def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
     """The base: a folder of the user's as it is, or one fetched once into the store shared by all of a user's recipes."""
     if choice.outside:
-        place = opened.path(str(choice.locate()))
+        place = opened.path(str(choice.locate()), "base.path", folder=True)
         if not place.is_dir():
             raise UserError(f"{place} is not a folder", where="base.path", hint="give a Hugging Face model folder")
         return store.take(place)
@@ -163,9 +165,12 @@ def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
 def prepared(opened: RecipeFile, store: Store) -> Artifact:
     """The examples; every file that the recipe names enters by its bytes, and only what decides them enters the key."""
     recipe = opened.recipe
-    files = {role: store.take(opened.path(path)) for role, path in recipe.task.paths().items()}
+    files = {role: store.take(opened.path(path, f"task.{role}")) for role, path in recipe.task.paths().items()}
     split = recipe.prepare.split
-    files |= {f"{SPLIT_FILE}{name}": store.take(opened.path(path)) for name, path in split.paths().items()}
+    files |= {
+        f"{SPLIT_FILE}{name}": store.take(opened.path(path, f"prepare.split.{name}"))
+        for name, path in split.paths().items()
+    }
     settings = recipe.prepare.model_copy(update={"split": split.placeless()})
     return store.do(prepare, Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed), **files)
 
@@ -212,8 +217,8 @@ def trained(opened: RecipeFile, store: Store, encoded: Artifact, base: Artifact)
     """The model. The files that techniques name enter by their bytes, as `<technique>.<name>`."""
     recipe = opened.recipe
     inputs = {
-        f"{technique.kind}.{name}": store.take(opened.path(path))
-        for technique in recipe.train.techniques
+        f"{technique.kind}.{name}": store.take(opened.path(path, f"train.techniques[{n}].{name}"))
+        for n, technique in enumerate(recipe.train.techniques)
         for name, path in technique.paths().items()
     }
     techniques = [technique.placeless() for technique in recipe.train.techniques]

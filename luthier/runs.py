@@ -384,7 +384,7 @@ def next_command(opened: RecipeFile, store: Store, name: str) -> str:
     written = opened.recipe.task.paths()[TABLE]
     table = opened.folder / written
     with contextlib.suppress(UserError):  # a table that is not there any more is named as it was
-        table = opened.path(written)
+        table = opened.path(written, f"task.{TABLE}")
     fresh = table.with_name(f"{table.stem}_new{table.suffix}")
     source = os.path.relpath(fresh if fresh.exists() else table)
     suffix = table.suffix if table.suffix.lower() in FORMATS else ".csv"
@@ -468,7 +468,7 @@ def beside_tables(opened: RecipeFile) -> dict[str, Table]:
     found = {}
     for role, path in task.paths().items():
         if role not in (TABLE, *task.row_by_row):
-            place = opened.path(path)
+            place = opened.path(path, f"task.{role}")
             found[role] = Table(place, detect(place))
     return found
 

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import typer
 
 from luthier import cli
+from luthier.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +66,7 @@ def test_importing_luthier_and_loading_a_recipe_load_no_torch() -> None:
         (["init", "examples/suppliers.csv", "--task", "paint"], 2, "error: --task: no task called 'paint'"),
         (["validate", "recipes/demo.yaml"], 0, "is a valid recipe"),
         (["--version"], 0, "luthier 0.1.0"),
+        (["schema", "--json"], 0, '"title": "Luthier recipe"'),
     ],
 )
 def test_exit_codes_and_sentences(arguments: list[str], code: int, sentence: str) -> None:
@@ -203,6 +206,48 @@ def test_a_store_without_a_finished_run_says_so(tmp_path: Path) -> None:
         )
 
 
+def test_every_file_that_a_recipe_names_and_that_is_missing_is_told_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\nname: r\n"
+        "task: {kind: standardize, table: a/t.csv, target_table: a/u.csv, column: x, target: y, target_key: k}\n"
+        "base: {kind: folder, path: models/x}\n"
+        "prepare: {split: {kind: given, validation: a/v.csv, test: a/w.csv}}\n"
+    )
+    done = luthier("validate", str(tmp_path / "r.yaml"))
+    assert [line.partition(";")[0] for line in done.stderr.splitlines()] == [
+        f"error: {key}: there is no file a/{name}.csv in {tmp_path}"
+        for key, name in (
+            ("task.table", "t"),
+            ("task.target_table", "u"),
+            ("prepare.split.validation", "v"),
+            ("prepare.split.test", "w"),
+        )
+    ]
+    for name in "tuvw":
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "a" / f"{name}.csv").write_text("k,x,y\n")
+    done = luthier("run", str(tmp_path / "r.yaml"))
+    assert f"error: base.path: there is no folder models/x in {tmp_path}; correct the path\n" in done.stderr
+
+
+@pytest.mark.parametrize("run", ["latest", "mine-1", "theirs-1"])
+def test_the_store_of_this_folder_goes_before_those_of_the_folders_below(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, name in ((".", "mine-1"), ("my data", "mine-1"), ("z", "theirs-1")):
+        folder = tmp_path / place / ".luthier"
+        (folder / "runs" / name).mkdir(parents=True)
+        (folder / "luthier-store.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli._store(None, run).root == tmp_path / ("z" if run == "theirs-1" else ".") / ".luthier"
+    shutil.rmtree(tmp_path / ".luthier")
+    if run == "latest":
+        with pytest.raises(
+            UserError, match=r"several stores here: my data/\.luthier, z/\.luthier; name one with --store"
+        ):
+            cli._store(None, run)
+
+
 def test_gc_says_which_store_it_cleaned_what_it_removed_and_what_it_kept(tmp_path: Path) -> None:
     for folder in (
         f"artifacts/train-{'0' * 20}",
@@ -236,7 +281,11 @@ def test_gc_says_which_store_it_cleaned_what_it_removed_and_what_it_kept(tmp_pat
 def test_a_missing_data_file_is_found_by_validate(tmp_path: Path) -> None:
     done = luthier("validate", str(ROOT / "recipes" / "trec.yaml"), LUTHIER_DATA=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.count("error: recipe: there is no file nlp/trec/") == 2
+    told = done.stderr.splitlines()
+    assert [line.partition(" nlp/trec/")[0] for line in told] == [
+        "error: task.table: there is no file",
+        "error: prepare.split.test: there is no file",
+    ]
 
 
 @pytest.mark.slow
