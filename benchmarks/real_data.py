@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import luthier
-from luthier.recipe import DATA_VARIABLE
+from luthier.recipe_file import DATA_VARIABLE
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

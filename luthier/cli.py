@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -26,6 +28,8 @@ INTERRUPTED = {
     "report": "the pages are whole, each as it was or as it is now; the same command writes them all",
     "gc": "what is left is whole; the same command removes the rest",
 }
+
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # what the system answers where we may not go
 
 app = typer.Typer(
     name="luthier",
@@ -59,8 +63,14 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change one setting: train.epochs=2", metavar="PATH=VALUE")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-StorePath = Annotated[
+NewStore = Annotated[
     Path | None, typer.Option("--store", help="Folder of the store; by default .luthier beside the recipe.")
+]
+StorePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="Folder of the store; by default ./.luthier, else the one */.luthier that knows the run."
+    ),
 ]
 BaseFolder = Annotated[
     Path | None,
@@ -139,7 +149,7 @@ def _keep_libraries_quiet() -> None:
 
 def main() -> None:
     """Entry point: errors that a user can act on are shown bare; a bug keeps its traceback and exits with 1."""
-    import errno
+    import sqlite3
 
     _keep_libraries_quiet()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as standard error has it: a file's name may hold what is no text
@@ -164,22 +174,42 @@ def main() -> None:
                 f"error: the disk is full; free some space and run the same command again ({problem})", file=sys.stderr
             )
             raise SystemExit(4) from None
+        if problem.errno in CLOSED:  # never ENOENT: a file that we lost is a bug
+            _end_closed(str(problem.filename or ""), os.strerror(problem.errno))
         raise
+    except sqlite3.OperationalError as problem:
+        if problem.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            _end_closed("", str(problem))
+        raise
+
+
+def _end_closed(where: str, reason: str) -> NoReturn:
+    """End where the system lets nobody read or write something."""
+    hint = "see who may write there and in its folder, or name another place"
+    print(
+        f"error: {UserError(f'cannot be read or written ({reason})', where=where, hint=hint).sentence()}",
+        file=sys.stderr,
+    )
+    raise SystemExit(UserError.exit_code) from None
 
 
 def _store(path: Path | None, run: str = "latest", screen: Screen | None = None) -> Store:
     """The store that a command without a recipe means: the one given, or the one nearby that knows the run."""
     from luthier.store import Store as StoreClass
+    from luthier.store import is_store, no_store
 
     if path is not None:
         if not path.is_dir():
             raise UserError("no such store", where=str(path), hint="it is the folder .luthier beside the recipe")
+        if not is_store(path):
+            raise no_store(path)
         return StoreClass(path.resolve(), screen)
-    nearby = [found for found in (Path(".luthier"), *sorted(Path().glob("*/.luthier"))) if found.is_dir()]
+    nearby = [found for found in (Path(".luthier"), *sorted(Path().glob("*/.luthier"))) if is_store(found)]
     if not nearby:
         raise UserError("no store here", hint="name it with --store, or go to the folder of the recipe")
+    here = nearby[0] == Path(".luthier")  # it is sorted before those of the folders below, and goes before them
     knowing = [found for found in nearby if run == "latest" or list(found.glob(f"runs/{run}*"))]
-    if len(knowing) > 1:
+    if len(knowing) > 1 and not (here and knowing[0] == nearby[0]):
         raise UserError(f"several stores here: {', '.join(map(str, knowing))}", hint="name one with --store")
     return StoreClass((knowing or nearby)[0].resolve(), screen)
 
@@ -193,7 +223,7 @@ def _print(value: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 @app.command()
 def run(
-    recipe: RecipePath, changes: Changes = None, store: StorePath = None, fresh: Fresh = False, as_json: AsJson = False
+    recipe: RecipePath, changes: Changes = None, store: NewStore = None, fresh: Fresh = False, as_json: AsJson = False
 ) -> None:
     """Run a recipe: prepare, train, predict, score, gate, report. Exit code 3 when the gate says no."""
     from luthier import flow
@@ -239,7 +269,9 @@ def validate(recipe: RecipePath, changes: Changes = None, as_json: AsJson = Fals
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    as_json: Annotated[bool, typer.Option("--json", help="As everywhere; a schema is JSON without it, too.")] = False,
+) -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from luthier.recipe import schema as recipe_schema
 
@@ -358,14 +390,43 @@ def verify(store: StorePath = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def gc(store: StorePath = None, as_json: AsJson = False) -> None:
-    """Remove artifacts that no run needs, and abandoned work."""
-    removed, freed = _store(store, screen=Screen()).gc()
-    _print(
-        {"removed": removed, "freed_bytes": freed},
-        as_json,
-        lambda: print(f"removed {removed} folders, {freed / 1e6:.1f} MB"),
-    )
+def gc(
+    store: StorePath = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Unfinished work too, which an interrupted run would go on with.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove artifacts that no run needs, and abandoned work; what was interrupted in the last 7 days stays."""
+    opened = _store(store, screen=Screen())
+    done = opened.gc(everything=everything)
+
+    def show() -> None:
+        stages = Counter(
+            name.removesuffix(name[name.rindex("-") :]).replace("work-", "unfinished ") for name in done.removed
+        )
+        told = ", ".join(f"{n} {stage}" for stage, n in sorted(stages.items()))
+        n = len(done.removed)
+        what = f"{n} folder{'' if n == 1 else 's'} ({told}), {done.freed / 1e6:.1f} MB" if n else "nothing"
+        print(f"{opened.root}: removed {what}")
+        for left in done.kept:
+            stage = left.key.rpartition("-")[0]
+            print(
+                f"kept the unfinished {stage} ({left.size / 1e6:.1f} MB, from {_ago(left.age)}), which the same "
+                "`luthier run` goes on with; `luthier gc --all` removes it"
+            )
+
+    kept = [{"unfinished": left.key, "bytes": left.size, "seconds_ago": round(left.age)} for left in done.kept]
+    told = {"store": str(opened.root), "removed": len(done.removed), "folders": done.removed, "freed_bytes": done.freed}
+    _print({**told, "kept": kept}, as_json, show)
+
+
+def _ago(seconds: float) -> str:
+    """`2 minutes ago`, from seconds."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if n := int(seconds // length):
+            return f"{n} {unit}{'' if n == 1 else 's'} ago"
+    return "just now"
 
 
 @app.command()

@@ -9,11 +9,15 @@ import os
 import secrets
 import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from luthier.errors import UserError
+
 SETTLED_NS = 2_000_000_000  # a file that changed later than this before it was read may change again unseen
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # what file systems without hard links answer
 
 
@@ -96,6 +100,20 @@ def read_at_rest(path: Path) -> tuple[str, str]:
 def unique_beside(path: Path) -> Path:
     """A hidden name in the same folder that nobody else uses, for what is not whole yet."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def check_writable(folder: Path, hint: str = "name a folder that you may write in") -> None:
+    """UserError, before any work is done, where nothing can be written in a folder, which need not be there yet."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as problem:
+        if problem.errno in DISK_FULL:
+            raise
+        reason = os.strerror(problem.errno or 0)
+        at = "" if there == folder.absolute() else f"{there}: "
+        raise UserError(f"cannot be written ({at}{reason})", where=str(folder), hint=hint) from None
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -74,12 +74,13 @@ def validate(opened: RecipeFile, listener: Listener | None = None) -> PreparedFa
     recipe = opened.recipe
     problems: list[UserError] = []
     tables: dict[str, Path] = {}
-    for role, written in tables_of(recipe).items():
+    for role, (written, where) in tables_of(recipe).items():
         with told(problems):
-            tables[role] = opened.path(written)
-    for written in (path for technique in recipe.train.techniques for path in technique.paths().values()):
-        with told(problems):
-            opened.path(written)
+            tables[role] = opened.path(written, where)
+    for n, technique in enumerate(recipe.train.techniques):
+        for name, written in technique.paths().items():
+            with told(problems):
+                opened.path(written, f"train.techniques[{n}].{name}")
     facts = None
     if problems:  # what is there is looked at all the same
         with told(problems):
@@ -160,7 +161,7 @@ def chain(opened: RecipeFile, store: Store) -> Run:
 def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
     """The base: a folder of the user's as it is, or one fetched once into the store shared by all of a user's recipes."""
     if choice.outside:
-        place = opened.path(str(choice.locate()))
+        place = opened.path(str(choice.locate()), "base.path", folder=True)
         if not place.is_dir():
             raise UserError(f"{place} is not a folder", where="base.path", hint="give a Hugging Face model folder")
         return store.take(place)
@@ -170,14 +171,16 @@ def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
 def prepared(opened: RecipeFile, store: Store) -> Artifact:
     """The examples; every file that the recipe names enters by its bytes, and only what decides them enters the key."""
     recipe = opened.recipe
-    files = {role: store.take(opened.path(path)) for role, path in tables_of(recipe).items()}
+    files = {role: store.take(opened.path(path, where)) for role, (path, where) in tables_of(recipe).items()}
     settings = recipe.prepare.model_copy(update={"split": recipe.prepare.split.placeless()})
     return store.do(prepare, Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed), **files)
 
 
-def tables_of(recipe: Recipe) -> dict[str, str]:
-    """The files that rows come from, by role, as the recipe writes their paths."""
-    return recipe.task.paths() | {f"{SPLIT_FILE}{name}": path for name, path in recipe.prepare.split.paths().items()}
+def tables_of(recipe: Recipe) -> dict[str, tuple[str, str]]:
+    """The files that rows come from, by role: the path as the recipe writes it, and the key that holds it."""
+    files = {role: (path, f"task.{role}") for role, path in recipe.task.paths().items()}
+    splits = recipe.prepare.split.paths()
+    return files | {f"{SPLIT_FILE}{name}": (path, f"prepare.split.{name}") for name, path in splits.items()}
 
 
 def hinted(recipe: Recipe, store: Store, examples: Artifact) -> Artifact:
@@ -222,8 +225,8 @@ def trained(opened: RecipeFile, store: Store, encoded: Artifact, base: Artifact)
     """The model. The files that techniques name enter by their bytes, as `<technique>.<name>`."""
     recipe = opened.recipe
     inputs = {
-        f"{technique.kind}.{name}": store.take(opened.path(path))
-        for technique in recipe.train.techniques
+        f"{technique.kind}.{name}": store.take(opened.path(path, f"train.techniques[{n}].{name}"))
+        for n, technique in enumerate(recipe.train.techniques)
         for name, path in technique.paths().items()
     }
     techniques = [technique.placeless() for technique in recipe.train.techniques]

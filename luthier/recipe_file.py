@@ -33,29 +33,35 @@ class RecipeFile(Settings):
     folder: Path
     text: str
 
-    def path(self, written: str) -> Path:
-        """A path of the recipe: as it is, beside the recipe, or in the folder that LUTHIER_DATA names."""
-        places = [self.folder / written]
-        if os.environ.get(DATA_VARIABLE):
-            places.append(Path(os.environ[DATA_VARIABLE]) / written)
-        for place in places:
+    def path(self, written: str, where: str, *, folder: bool = False) -> Path:
+        """A path of the recipe: as it is, beside the recipe, or in the folder that LUTHIER_DATA names.
+
+        UserError where none of these is there; `where` is the key that holds it, `folder` whether it is to be a folder.
+        """
+        data = os.environ.get(DATA_VARIABLE)
+        roots = [self.folder, *([Path(data)] if data else [])]
+        for place in (root / written for root in roots):
             if place.exists():
                 return place.resolve()
-        looked = " nor ".join(str(place.parent) for place in places)
-        raise UserError(
-            f"there is no file {written} in {looked}",
-            where="recipe",
-            hint=f"correct the path, or set {DATA_VARIABLE} to the folder that holds it",
-        )
+        hint = "correct the path"
+        if Path(written).is_absolute():
+            looked = ""
+        else:
+            looked = f" in {' nor in '.join(map(str, roots))}"
+            if not folder:
+                hint += f", or set {DATA_VARIABLE} to the folder that holds it"
+        raise UserError(f"there is no {'folder' if folder else 'file'} {written}{looked}", where=where, hint=hint)
 
 
 def load(path: str | Path, changes: Sequence[str] = ()) -> RecipeFile:
     """A recipe file, with `path=value` changes applied; raises Problems with every error found."""
     path = Path(path)
     if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        folder = path if path.is_dir() else path.parent
+        near = sorted(p.name for p in folder.glob("*.y*ml")) if folder.is_dir() else []
         hint = f"in that folder: {', '.join(near)}" if near else "make one with `luthier init TABLE.csv`"
-        raise UserError("no such recipe file", where=str(path), hint=hint)
+        problem = "is a folder, not a recipe" if path.is_dir() else "no such recipe file"
+        raise UserError(problem, where=str(path), hint=hint)
     return loads(path.read_text(encoding="utf-8"), folder=path.parent.resolve(), changes=changes, name=str(path))
 
 
@@ -66,8 +72,7 @@ def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "
     document = parse(text, name)
     if not isinstance(document, dict):
         raise UserError("a recipe is a list of `key: value` lines", where=name, hint="start with `version: 1`")
-    for change in changes:
-        apply_change(document, change)
+    changed = [apply_change(document, change) for change in changes]
     try:
         plain = json.dumps(document, ensure_ascii=False)
         plain.encode()
@@ -87,7 +92,7 @@ def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "
     try:
         recipe = Recipe.model_validate(json.loads(plain))
     except ValidationError as problem:
-        raise Problems(explained(problem, document, name), where=name) from None
+        raise Problems(explained(problem, document, name, changed), where=name) from None
     shown = text
     if changes:
         buffer = io.StringIO()
@@ -132,9 +137,9 @@ def yaml_1_2() -> Any:
     return reader
 
 
-def apply_change(document: dict[str, Any], change: str) -> None:
+def apply_change(document: dict[str, Any], change: str) -> tuple[int | str, ...]:
     """`train.epochs=2`, `score.metrics[0].kind=f1` or `prepare.hold_out."unit.price"=[1]`: set one value, written as in
-    YAML. A key with a dot, bracket or `=` in it stands in quotes."""
+    YAML. A key with a dot, bracket or `=` in it stands in quotes. Returns the keys and places that lead to the value."""
     found = CHANGE.fullmatch(change)
     steps = (
         [step.strip(step[0]) if step[0] in "\"'" else step for step in re.findall(STEP, found["path"])] if found else []
@@ -145,9 +150,11 @@ def apply_change(document: dict[str, Any], change: str) -> None:
     from ruamel.yaml.comments import CommentedMap
 
     here: Any = document
+    location: list[int | str] = []
     try:
         for n, step in enumerate(steps):
             key: Any = int(step) if isinstance(here, list) else step
+            location.append(key)
             if n == len(steps) - 1:
                 here[key] = parse(value, "--set") if value else ""
             elif isinstance(here, dict) and here.get(key) is None:
@@ -157,10 +164,13 @@ def apply_change(document: dict[str, Any], change: str) -> None:
         raise UserError(
             f"there is no place '{path}' in the recipe", where="--set", hint="see `luthier schema`"
         ) from None
+    return tuple(location)
 
 
-def explained(problem: ValidationError, document: Any, name: str) -> list[UserError]:
-    """Each problem of a recipe as a sentence with line and path."""
+def explained(
+    problem: ValidationError, document: Any, name: str, changed: Sequence[tuple[int | str, ...]] = ()
+) -> list[UserError]:
+    """Each problem of a recipe as a sentence with line and path; of what `--set` has changed, with the path alone."""
     told = []
     for error in problem.errors():
         message = error["msg"].removeprefix("Value error, ")
@@ -179,7 +189,12 @@ def explained(problem: ValidationError, document: Any, name: str) -> list[UserEr
         lines = message.split("\n")
         for line in lines:
             # a validator of the whole recipe writes its own paths, one line each
-            where = _place(document, location, name) if location else name
+            where = _place(document, location, name, changed) if location else name
+            if not location and (
+                steps := next((each for each in changed if line.startswith(f"{_dotted(each)}: ")), None)
+            ):
+                where = f"--set {_dotted(steps)}"
+                line = line.removeprefix(f"{_dotted(steps)}: ")
             told.append(UserError(line, where=where, hint=hint))
     return told
 
@@ -189,16 +204,26 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _place(document: Any, location: list[int | str], name: str) -> str:
-    path, line = "", None
+def _place(document: Any, location: list[int | str], name: str, changed: Sequence[tuple[int | str, ...]] = ()) -> str:
+    line = None
     here: Any = document
     for step in location:
         inside = step in here if isinstance(here, dict) else isinstance(here, list) and int(step) < len(here)
         if inside:
             line = here.lc.data[step][0] + 1 if step in (here.lc.data or {}) else line
         here = here[step] if inside else None
-        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
-    return f"{name}:{line}: {path}" if line else f"{name}: {path}"
+    path = _dotted(location)
+    if any(tuple(location[: len(steps)]) == steps for steps in changed):
+        return f"--set {path}"
+    # what is wrong with a whole block may be what was changed inside of it
+    within = [f"--set {_dotted(steps)}" for steps in changed if steps[: len(location)] == tuple(location)]
+    changes = f" (changed by {', '.join(within)})" if within else ""
+    return f"{name}:{line}: {path}{changes}" if line else f"{name}: {path}{changes}"
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    """`gate.checks[0].metric`, from keys and places."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).removeprefix(".")
 
 
 def _known_keys(document: Any, location: Sequence[int | str]) -> list[str]:

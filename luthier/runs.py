@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from luthier import card, report, seams
 from luthier.applying import Questions, answer, begun, write
-from luthier.durable import identity, sync_folder, sync_tree, unique_beside
+from luthier.durable import check_writable, identity, sync_folder, sync_tree, unique_beside
 from luthier.engines import Computing
 from luthier.errors import Problems, UserError, typed
 from luthier.facts import (
@@ -75,7 +75,13 @@ def find(store: Store, name: str) -> dict[str, Any]:
     if name == "latest" and records:
         found = [records[-1]]
     if not found:
-        known = ", ".join(entry["name"] for entry in records[-5:]) or "none yet"
+        if not records:
+            raise UserError(
+                "no run is finished yet",
+                where=str(store.root),
+                hint="one that was interrupted goes on with `luthier run RECIPE`; or name another --store",
+            )
+        known = ", ".join(entry["name"] for entry in records[-5:])
         raise UserError(f"no run called '{name}' in {store.root}", hint=f"runs there: {known}; or name another --store")
     if len(found) > 1:
         names = ", ".join(entry["name"] for entry in found)
@@ -378,7 +384,7 @@ def next_command(opened: RecipeFile, store: Store, name: str) -> str:
     written = opened.recipe.task.paths()[TABLE]
     table = opened.folder / written
     with contextlib.suppress(UserError):  # a table that is not there any more is named as it was
-        table = opened.path(written)
+        table = opened.path(written, f"task.{TABLE}")
     fresh = table.with_name(f"{table.stem}_new{table.suffix}")
     source = os.path.relpath(fresh if fresh.exists() else table)
     suffix = table.suffix if table.suffix.lower() in FORMATS else ".csv"
@@ -409,8 +415,10 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
 
     entry = find(store, name)
     if not source.is_file():
-        raise UserError("no such file", where=str(source), hint="give the table to work on")
+        problem = "is a folder" if source.is_dir() else "no such file"
+        raise UserError(problem, where=str(source), hint="give the table to work on")
     writable(target)
+    check_writable(target.parent, "write the table somewhere else")
     stat = identity(source.stat())
     warning = verdict_in_words(entry)
     if warning:
@@ -464,7 +472,7 @@ def beside_tables(opened: RecipeFile) -> dict[str, Table]:
     found = {}
     for role, path in task.paths().items():
         if role not in (TABLE, *task.row_by_row):
-            place = opened.path(path)
+            place = opened.path(path, f"task.{role}")
             found[role] = Table(place, detect(place))
     return found
 
@@ -485,6 +493,7 @@ def export(store: Store, name: str, form: str, precision: str, target: Path, bas
 
     entry = find(store, name)
     refuse_existing(target)
+    check_writable(target.parent, "write the model somewhere else")
     opened, artifacts = reread(store, entry)
     trained, source = artifacts["model"], artifacts["model"].path / "model"
     if form == "peft" and not adapted(trained):

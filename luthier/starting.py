@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.columns import DATE, NUMBER, WHOSE, Column
-from luthier.durable import write_durably
+from luthier.durable import check_writable, write_durably
 from luthier.errors import Problems, UserError
 from luthier.readers import Quarantined, Reader, Row
 from luthier.readers._layout import headless
@@ -80,10 +80,12 @@ def write_recipe(
     if task and task not in TASKS:
         raise UserError(f"no task called '{task}'", where="--task", hint=f"known: {', '.join(TASKS)}")
     if not table.is_file():
-        raise UserError("no such file", where=str(table), hint="give the table with your data")
+        problem = "is a folder" if table.is_dir() else "no such file"
+        raise UserError(problem, where=str(table), hint="give the table with your data")
     written = out or table.with_suffix(".yaml")
     if written.exists():
         raise UserError("exists already and is not overwritten", where=str(written), hint="name another with --out")
+    check_writable(written.parent, "name another place with --out")
     path = os.path.relpath(table.resolve(), written.resolve().parent)
     if path != path.encode("utf-8", "ignore").decode():
         raise UserError(
@@ -104,6 +106,7 @@ def write_recipe(
     split, steps = guessing.split(found, settings, rows)
     lines = head(table, found) + task_block(found, path, settings, look)
     text = "\n".join(lines + base_block(base, written) + rest_block(look, found, base, split, steps)) + "\n"
+    written.parent.mkdir(parents=True, exist_ok=True)
     write_durably(written, text.encode())
     return written
 

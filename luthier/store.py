@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import functools
 import hashlib
 import json
@@ -22,15 +22,41 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from luthier.durable import Hashes, hashed, settle, swap, sync_folder, sync_tree, write_durably
+from luthier.durable import (
+    DISK_FULL,
+    Hashes,
+    check_writable,
+    hashed,
+    settle,
+    swap,
+    sync_folder,
+    sync_tree,
+    write_durably,
+)
 from luthier.errors import MachineError, UserError
 
-MANIFEST, TIMINGS = "manifest.json", "timings.json"
+MANIFEST, TIMINGS, INPUTS = "manifest.json", "timings.json", "inputs"
+MARKER, LOCK = "luthier-store.txt", "all.lock"
+MARKED = b"This folder is a store of Luthier. What no run needs is removed by: luthier gc --store FOLDER\n"
+OWN = {
+    MARKER,
+    "artifacts",
+    "hashes.sqlite",
+    "hashes.sqlite-journal",
+    "leases",
+    "openings.jsonl",
+    "runs",
+    "trash",
+    "users",
+    "work",
+}
+OF_STAGE = re.compile(r"\w+-[0-9a-f]{20}(@[0-9a-f]{12})?")  # how the store names what a stage makes or has made
+OF_WORK = re.compile(r"\w+-[0-9a-f]{20}|run-.+-[0-9a-f]{6}")  # and where it works
 SCHEMA = 1
 SHARED_VARIABLE = "LUTHIER_HOME"
+RESUMABLE_SECONDS = 7 * 24 * 3600  # how long after its last change a collection leaves unfinished work
 RECORDED_PACKAGES = ("luthier", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 CHANGED = "is cut short or changed: it has other bytes than its manifest records"
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Listener(Protocol):
@@ -72,6 +98,25 @@ class Artifact:
         """Seconds per activity, as they were when the artifact was made."""
         file = self.path / TIMINGS
         return json.loads(file.read_text()) if file.exists() else {}
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Work that was interrupted and that the same command goes on with."""
+
+    key: str  # "<stage>-<hash>": what it is to become
+    inputs: tuple[str, ...]  # ids of the artifacts that it is made from
+    size: int  # bytes of its checkpoints
+    age: float  # seconds since it was last written to
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collection did."""
+
+    removed: tuple[str, ...]  # "<key>" of an artifact, "work-<key>" of work that was abandoned
+    freed: int  # bytes
+    kept: tuple[Unfinished, ...]  # that no run needs, and that may be gone on with
 
 
 class Out:
@@ -163,7 +208,7 @@ def living(folder: Path) -> set[str]:
 def collecting(leases: Path) -> Iterator[None]:
     """One process at a time says what it uses, or looks at what nobody uses."""
     leases.mkdir(parents=True, exist_ok=True)
-    with file_lock(leases / "all.lock"):
+    with file_lock(leases / LOCK):
         yield
 
 
@@ -220,9 +265,25 @@ class Store:
         """The store of fetched bases, which all of a user's recipes share."""
         return shared_store(self.listener)
 
+    def make(self) -> None:
+        """Mark a new or an empty folder as a store, before anything else is in it; UserError for any other that is none."""
+        if (self.root / MARKER).exists():
+            return
+        if os.path.lexists(self.root) and not is_store(self.root):
+            if not self.root.is_dir():
+                raise UserError("is no folder, and a store is one", where=str(self.root), hint="name a folder for it")
+            if any(self.root.iterdir()):
+                raise no_store(self.root, "a new store needs a folder that is new or empty")
+        check_writable(self.root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / MARKER).write_bytes(MARKED)  # that it is there counts, not what a crash has left of its text
+        sync_folder(self.root)
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Nothing that is used from here on is collected before this ends; a crash ends it too."""
+        if not self.n_users:
+            self.make()
         self.n_users += 1
         try:
             yield
@@ -264,6 +325,8 @@ class Store:
                     shutil.rmtree(work, ignore_errors=True)
                 for folder in (work / "out", work / "checkpoints"):
                     folder.mkdir(parents=True, exist_ok=True)
+                ids = sorted(artifact.id for artifact in inputs.values())
+                (work / INPUTS).write_bytes("\n".join(ids).encode())
                 out = Out(work, name, self.listener)
                 with out.timed("all"):
                     facts = function(config, out, **inputs)
@@ -342,18 +405,35 @@ class Store:
 
     def used_by(self, other: Store) -> None:
         """Remember that the runs of another store need what lies here."""
+        self.make()
         place = str(other.root.resolve())
         told = self.root / "users" / digest(place)[:20]
         if not told.exists():
             told.parent.mkdir(parents=True, exist_ok=True)
             write_durably(told, place.encode())
 
-    def gc(self) -> tuple[int, int]:
-        """Remove what no run needs and what was abandoned; returns (folders removed, bytes freed).
+    def unfinished(self) -> list[Unfinished]:
+        """Work of late that has checkpoints or was made from finished artifacts, whether or not its process lives."""
+        found = []
+        for work in sorted(each for each in self.work.glob("*/") if OF_STAGE.fullmatch(each.name)):
+            inputs = (work / INPUTS).read_text(encoding="utf-8").split("\n") if (work / INPUTS).exists() else []
+            checkpoints = size_of(work / "checkpoints")
+            stands_on = checkpoints or any(id_ and (self.artifacts / id_).exists() for id_ in inputs)
+            age = time.time() - max((stat.st_mtime for stat in files_in(work)), default=0.0)
+            if stands_on and age < RESUMABLE_SECONDS and not (self.artifacts / work.name).exists():
+                found.append(Unfinished(work.name, tuple(inputs), checkpoints, age))
+        return found
+
+    def gc(self, *, everything: bool = False) -> Collected:
+        """Remove what no run needs and what was abandoned.
 
         A run needs what its record names, here or in a store that uses this one, and what it works with while its
-        process lives; and all that these were made from.
+        process lives; and all that these were made from. Work that was interrupted within the last 7 days stays too,
+        with all that it is made from, unless `everything` that no finished run needs shall go. Only folders of the form that a store makes are removed, and
+        none where the root is no store.
         """
+        if not is_store(self.root):
+            raise no_store(self.root)
         trash, doomed, named = self.root / "trash", list[Path](), set[str]()
         with collecting(self.lease.folder):
             in_use = living(self.lease.folder)  # before the records: a run that ends in between stands in one of them
@@ -362,23 +442,29 @@ class Store:
                     with collecting(user.lease.folder):
                         in_use |= living(user.lease.folder)
                 named |= user.named()
+                named |= {id_ for left in user.unfinished() if not everything for id_ in left.inputs}
             named |= self.named()
-            shutil.rmtree(trash, ignore_errors=True)  # a collection that was cut short
-            trash.mkdir()
-            for folder in self.work.glob("*/"):
+            kept = {left.key: left for left in self.unfinished() if not everything and left.key not in in_use}
+            empty(trash)  # of a collection that was cut short
+            trash.mkdir(exist_ok=True)
+            for folder in (each for each in self.work.glob("*/") if OF_WORK.fullmatch(each.name)):
                 with try_lock(self.work / f"{folder.name}.lock") as free:
                     if free and folder.name not in in_use:
                         self._settle(folder.name)
+                        if folder.name in kept and not (self.artifacts / folder.name).exists():
+                            named |= set(kept[folder.name].inputs)
+                            continue
                         doomed.append(trash / f"work-{folder.name}")
                         os.rename(folder, doomed[-1])
             needed = self._lineage(named | in_use)
-            for folder in self.artifacts.glob("*"):
-                if folder.name not in needed:
+            for folder in self.artifacts.glob("*/"):
+                if folder.name not in needed and is_artifact(folder):
                     doomed.append(trash / folder.name)
                     os.rename(folder, doomed[-1])
             freed = sum(size_of(folder) for folder in doomed)
-            shutil.rmtree(trash)
-        return len(doomed), freed
+            empty(trash)
+        kept_here = tuple(left for left in kept.values() if (self.work / left.key).exists())
+        return Collected(tuple(sorted(folder.name for folder in doomed)), freed, kept_here)
 
     def named(self) -> set[str]:
         """Ids of the artifacts that the records of runs name; UserError where a record cannot be read."""
@@ -479,6 +565,37 @@ class Store:
             yield
 
 
+def is_artifact(folder: Path) -> bool:
+    """Whether a folder has the form of what a stage made."""
+    return bool(OF_STAGE.fullmatch(folder.name)) and (folder / MANIFEST).is_file()
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder was made as a store: it is marked or, of an earlier version, holds what only a store holds."""
+    if (folder / MARKER).is_file() or any(is_artifact(each) for each in (folder / "artifacts").glob("*/")):
+        return True
+    begun = (folder / "leases" / LOCK).is_file() or (folder / "hashes.sqlite").is_file()
+    return begun and {each.name for each in folder.iterdir()} <= OWN
+
+
+def no_store(folder: Path, hint: str = "it is the folder .luthier beside the recipe") -> UserError:
+    """What is said of a folder that is no store."""
+    inside = folder / ".luthier"
+    return UserError(
+        "is no store of Luthier", where=str(folder), hint=f"did you mean {inside}?" if is_store(inside) else hint
+    )
+
+
+def empty(trash: Path) -> None:
+    """Remove what a collection put aside, and the folder where nothing else is in it."""
+    for folder in trash.glob("*/"):
+        name = folder.name.removeprefix("work-")
+        if OF_STAGE.fullmatch(name) or OF_WORK.fullmatch(name):
+            shutil.rmtree(folder)
+    with contextlib.suppress(OSError):
+        trash.rmdir()
+
+
 def retired(artifact_id: str, content: str) -> str:
     """The name of an artifact that was made anew since, with other contents."""
     return f"{artifact_id}@{content[:12]}"
@@ -548,7 +665,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def size_of(folder: Path) -> int:
     """Bytes of all files under a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(stat.st_size for stat in files_in(folder))
+
+
+def files_in(folder: Path) -> Iterator[os.stat_result]:
+    """What the file system says of each file under a folder, which another process may be writing: what vanishes meanwhile
+    does not count."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(place, name).stat()
 
 
 def visible_files(folder: Path) -> list[Path]:

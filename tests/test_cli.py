@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import resource
+import shutil
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 import typer
 
 from luthier import cli
+from luthier.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +66,7 @@ def test_importing_luthier_and_loading_a_recipe_load_no_torch() -> None:
         (["init", "examples/suppliers.csv", "--task", "paint"], 2, "error: --task: no task called 'paint'"),
         (["validate", "recipes/demo.yaml"], 0, "is a valid recipe"),
         (["--version"], 0, "luthier 0.1.0"),
+        (["schema", "--json"], 0, '"title": "Luthier recipe"'),
     ],
 )
 def test_exit_codes_and_sentences(arguments: list[str], code: int, sentence: str) -> None:
@@ -69,10 +76,220 @@ def test_exit_codes_and_sentences(arguments: list[str], code: int, sentence: str
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["gc", "verify", "report", "why", "apply", "export"])
+def test_a_folder_that_is_no_store_is_refused_by_every_command(command: str, tmp_path: Path) -> None:
+    (tmp_path / "artifacts" / "results").mkdir(parents=True)
+    (tmp_path / "artifacts" / "results" / "mine.csv").write_text("mine")
+    arguments = {"apply": ["latest", "in.csv", "out.csv"], "export": ["latest", "out"]}.get(command, [])
+    done = luthier(command, *arguments, "--store", str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}: is no store of Luthier; ")
+    (tmp_path / ".luthier").mkdir()
+    (tmp_path / ".luthier" / "luthier-store.txt").touch()
+    done = luthier(command, *arguments, "--store", str(tmp_path))
+    assert done.stderr == f"error: {tmp_path}: is no store of Luthier; did you mean {tmp_path}/.luthier?\n"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        ".luthier",
+        "artifacts",
+        "luthier-store.txt",
+        "mine.csv",
+        "results",
+    ]
+
+
+TABLE = "id,name,name_clean\n" + "".join(f"{n},Firm {n} gmbh,Firm {n} GmbH\n" for n in range(30))
+
+
+@pytest.mark.parametrize("place", ["file/x", "file/x/y", "/proc/x", "/proc/x/y"])
+@pytest.mark.parametrize("command", ["init", "run"])
+def test_a_place_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path, command: str, place: str) -> None:
+    """What is below a file, and the system's own folder, can be written by nobody, the owner of all included."""
+    (tmp_path / "t.csv").write_text(TABLE)
+    (tmp_path / "file").write_text("mine")
+    recipe = ROOT / "recipes" / "demo.yaml"
+    arguments = {
+        "init": ["init", "t.csv", "--task", "standardize", "--out", f"{place}/d.yaml"],
+        "run": ["run", str(recipe), "--store", place],
+    }[command]
+    done = luthier(*arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"{place}: cannot be written (" in told
+    assert ("; name another place with --out" if command == "init" else "; name a folder that you may write in") in told
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "t.csv"]
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    done = luthier("run", str(ROOT / "recipes" / "demo.yaml"), "--store", "t.csv", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert f"error: {tmp_path}/t.csv: is no folder, and a store is one; name a folder for it" in done.stderr
+    assert done.returncode == 2
+
+
+def test_init_makes_the_folder_of_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    done = luthier("init", "t.csv", "--out", "new/folder/d.yaml", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0
+    assert luthier("validate", str(tmp_path / "new" / "folder" / "d.yaml")).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "sentence"),
+    [
+        (
+            OSError(errno.EROFS, "x", "/s/l.lock"),
+            2,
+            "error: /s/l.lock: cannot be read or written (Read-only file system); see",
+        ),
+        (
+            OSError(errno.EACCES, "x", "/s/f"),
+            2,
+            "error: /s/f: cannot be read or written (Permission denied); see who may",
+        ),
+        (OSError(errno.EPERM, "x", "/s/f"), 2, "error: /s/f: cannot be read or written (Operation not permitted); see"),
+        (OSError(errno.ENOTDIR, "x", "/s/f"), 2, "error: /s/f: cannot be read or written (Not a directory); see"),
+        (OSError(errno.ENOSPC, "x", "/s/f"), 4, "error: the disk is full"),
+        ("sqlite", 2, "error: cannot be read or written (unable to open database file); see"),
+    ],
+)
+def test_what_the_system_refuses_in_any_command_is_told_in_a_sentence(
+    problem: OSError | str,
+    code: int,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ended_by(problem, tmp_path, monkeypatch) == code
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+@pytest.mark.parametrize("problem", [OSError(errno.ENOENT, "x", "/s/f"), OSError(errno.EBADF, "x"), "bug in sqlite"])
+def test_what_is_a_bug_stays_one(problem: OSError | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises((OSError, sqlite3.OperationalError)):
+        ended_by(problem, tmp_path, monkeypatch)
+
+
+def ended_by(problem: OSError | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command in which something goes wrong."""
+
+    def fails(*_: object, **__: object) -> None:
+        if isinstance(problem, OSError):
+            raise problem
+        with contextlib.closing(sqlite3.connect("/proc/x/y" if problem == "sqlite" else ":memory:")) as database:
+            database.execute("SELECT nothing FROM nowhere")
+
+    (tmp_path / "luthier-store.txt").touch()
+    monkeypatch.setattr("luthier.store.Store.verify", fails)
+    monkeypatch.setattr(sys, "argv", ["luthier", "verify", "--store", str(tmp_path)])
+    monkeypatch.setattr(cli, "_keep_libraries_quiet", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_a_folder_where_a_file_is_meant_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "demo.yaml").touch()
+    for arguments, sentence in (
+        (["init", "."], "error: .: is a folder; give the table with your data"),
+        (["run", "."], "error: .: is a folder, not a recipe; in that folder: demo.yaml"),
+        (["validate", "."], "error: .: is a folder, not a recipe; in that folder: demo.yaml"),
+    ):
+        done = luthier(*arguments, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert (done.returncode, done.stderr.strip()) == (2, sentence)
+
+
+def test_a_store_without_a_finished_run_says_so(tmp_path: Path) -> None:
+    (tmp_path / "luthier-store.txt").touch()
+    for name in ("latest", "demo"):
+        done = luthier("report", name, "--store", str(tmp_path))
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"error: {tmp_path}: no run is finished yet; one that was interrupted goes on with `luthier run RECIPE`; "
+            "or name another --store\n"
+        )
+
+
+def test_every_file_that_a_recipe_names_and_that_is_missing_is_told_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\nname: r\n"
+        "task: {kind: standardize, table: a/t.csv, target_table: a/u.csv, column: x, target: y, target_key: k}\n"
+        "base: {kind: folder, path: models/x}\n"
+        "prepare: {split: {kind: given, validation: a/v.csv, test: a/w.csv}}\n"
+    )
+    done = luthier("validate", str(tmp_path / "r.yaml"))
+    assert [line.partition(";")[0] for line in done.stderr.splitlines()] == [
+        f"error: {key}: there is no file a/{name}.csv in {tmp_path}"
+        for key, name in (
+            ("task.table", "t"),
+            ("task.target_table", "u"),
+            ("prepare.split.validation", "v"),
+            ("prepare.split.test", "w"),
+        )
+    ]
+    for name in "tuvw":
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "a" / f"{name}.csv").write_text("k,x,y\n")
+    done = luthier("run", str(tmp_path / "r.yaml"))
+    assert f"error: base.path: there is no folder models/x in {tmp_path}; correct the path\n" in done.stderr
+
+
+@pytest.mark.parametrize("run", ["latest", "mine-1", "theirs-1"])
+def test_the_store_of_this_folder_goes_before_those_of_the_folders_below(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, name in ((".", "mine-1"), ("my data", "mine-1"), ("z", "theirs-1")):
+        folder = tmp_path / place / ".luthier"
+        (folder / "runs" / name).mkdir(parents=True)
+        (folder / "luthier-store.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli._store(None, run).root == tmp_path / ("z" if run == "theirs-1" else ".") / ".luthier"
+    shutil.rmtree(tmp_path / ".luthier")
+    if run == "latest":
+        with pytest.raises(
+            UserError, match=r"several stores here: my data/\.luthier, z/\.luthier; name one with --store"
+        ):
+            cli._store(None, run)
+
+
+def test_gc_says_which_store_it_cleaned_what_it_removed_and_what_it_kept(tmp_path: Path) -> None:
+    for folder in (
+        f"artifacts/train-{'0' * 20}",
+        f"artifacts/encode-{'1' * 20}",
+        f"artifacts/encode-{'2' * 20}",
+        f"work/train-{'3' * 20}/checkpoints",
+        f"work/train-{'4' * 20}/checkpoints",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "manifest.json").write_bytes(bytes(300_000))
+    weeks_ago = time.time() - 10**7
+    os.utime(tmp_path / "work" / f"train-{'4' * 20}" / "checkpoints" / "manifest.json", (weeks_ago, weeks_ago))
+    two_hours_ago = time.time() - 7300
+    os.utime(tmp_path / "work" / f"train-{'3' * 20}" / "checkpoints" / "manifest.json", (two_hours_ago, two_hours_ago))
+    kept = (
+        "kept the unfinished train (0.3 MB, from 2 hours ago), which the same `luthier run` goes on with; "
+        "`luthier gc --all` removes it"
+    )
+    assert luthier("gc", "--store", str(tmp_path)).stdout.splitlines() == [
+        f"{tmp_path}: removed 4 folders (2 encode, 1 train, 1 unfinished train), 1.2 MB",
+        kept,
+    ]
+    assert luthier("gc", "--store", str(tmp_path)).stdout.splitlines() == [f"{tmp_path}: removed nothing", kept]
+    told = json.loads(luthier("gc", "--store", str(tmp_path), "--json").stdout)
+    assert (told["store"], told["removed"], told["kept"][0]["bytes"]) == (str(tmp_path), 0, 300_000)
+    assert luthier("gc", "--all", "--store", str(tmp_path)).stdout.splitlines() == [
+        f"{tmp_path}: removed 1 folder (1 unfinished train), 0.3 MB"
+    ]
+
+
 def test_a_missing_data_file_is_found_by_validate(tmp_path: Path) -> None:
     done = luthier("validate", str(ROOT / "recipes" / "trec.yaml"), LUTHIER_DATA=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.count("error: recipe: there is no file nlp/trec/") == 2
+    told = done.stderr.splitlines()
+    assert [line.partition(" nlp/trec/")[0] for line in told] == [
+        "error: task.table: there is no file",
+        "error: prepare.split.test: there is no file",
+    ]
 
 
 @pytest.mark.slow
@@ -140,6 +357,7 @@ def test_every_command_that_is_interrupted_says_what_is_left_and_ends_with_130(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    (tmp_path / "luthier-store.txt").touch()
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(busy, interrupted)
     monkeypatch.setattr(sys, "argv", ["luthier", *arguments, *stored])

@@ -181,6 +181,27 @@ def test_what_no_recipe_holds_is_told(written: str, sentence: str) -> None:
         assert sentence in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("train.epochs=two", "--set train.epochs: Input should be a valid number"),
+        ("train={epochs: two}", "--set train.epochs: Input should be a valid number"),
+        ("train.epoch=2", "--set train.epoch: no key 'epoch'; did you mean 'epochs'?"),
+        ("score.metrics[0]=fone", "--set score.metrics[0]: no metric called 'fone'"),
+        ("task.kind=paint", "r.yaml:3: task (changed by --set task.kind): no task called 'paint'"),
+        ("train.stop={metric: bleu}", "r.yaml: train.stop.metric: no scored metric called 'bleu'"),
+        ("train.stop.metric=bleu", "--set train.stop.metric: no scored metric called 'bleu'"),
+        ("name=again", "r.yaml:6: train.batch_size: Input should be a valid integer"),
+    ],
+)
+def test_what_is_wrong_with_a_change_is_blamed_on_the_change(change: str, sentence: str) -> None:
+    text = (
+        f"{GOOD}train:\n  batch_size: {'x' if change.startswith('name') else 8}\n  epochs: 1\nscore:\n  metrics: [f1]\n"
+    )
+    (told,) = sentences(text, change)
+    assert told.startswith(sentence)
+
+
 def test_a_missing_recipe_names_those_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(GOOD)
     with pytest.raises(UserError, match=r"no such recipe file; in that folder: mine\.yaml"):
@@ -194,9 +215,31 @@ def test_paths_are_looked_up_beside_the_recipe_and_then_in_the_data_folder(
     (tmp_path / "data" / "t.csv").touch()
     loaded = loads(GOOD, folder=tmp_path)
     with pytest.raises(UserError, match=r"there is no file t\.csv in"):
-        loaded.path("t.csv")
+        loaded.path("t.csv", "task.table")
     monkeypatch.setenv("LUTHIER_DATA", str(tmp_path / "data"))
-    assert loaded.path("t.csv") == tmp_path / "data" / "t.csv"
+    assert loaded.path("t.csv", "task.table") == tmp_path / "data" / "t.csv"
+
+
+def test_a_file_that_is_missing_is_told_by_its_key_and_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = loads(GOOD, folder=tmp_path)
+    absolute = str(tmp_path / "t.csv")
+    data = "set LUTHIER_DATA to the folder that holds it"
+
+    def told(written: str, key: str, *, folder: bool = False) -> str:
+        with pytest.raises(UserError) as error:
+            opened.path(written, key, folder=folder)
+        return error.value.sentence()
+
+    looked = f"in {tmp_path}"
+    file = "task.table: there is no file data/t.csv"
+    assert told("data/t.csv", "task.table") == f"{file} {looked}; correct the path, or {data}"
+    assert told(absolute, "task.table") == f"task.table: there is no file {absolute}; correct the path"
+    base = "base.path: there is no folder models/x"
+    assert told("models/x", "base.path", folder=True) == f"{base} {looked}; correct the path"
+    monkeypatch.setenv("LUTHIER_DATA", "/elsewhere")
+    assert told("data/t.csv", "task.table") == f"{file} {looked} nor in /elsewhere; correct the path, or {data}"
 
 
 def test_the_schema_offers_every_member_of_a_family() -> None:

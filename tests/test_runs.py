@@ -518,3 +518,26 @@ def test_apply_leaves_with_3_where_rows_could_not_be_read(
         main()
     assert left.value.code == code
     assert (project / "out.csv").read_text().count("\n") == 101
+
+
+@pytest.mark.parametrize("place", ["file", "/proc"])
+def test_a_place_where_nothing_can_be_written_is_told_before_any_work(project: Path, place: str) -> None:
+    (project / "file").write_text("mine")
+    told: list[str] = []
+    listener = Heard()
+    for do in (
+        lambda target: runs.apply(store_of(project, listener), "adapter", new_rows(project), target / "out.csv"),
+        lambda target: runs.export(store_of(project, listener), "adapter", "peft", "float32", target / "x" / "out"),
+    ):
+        with pytest.raises(
+            UserError, match=r"cannot be written \(.*\); write the (table|model) somewhere else"
+        ) as error:
+            do(project / place)
+        told.append(error.value.where)
+    assert told == [str(project / place), str(project / place / "x")]
+    assert listener.lines == []
+
+
+def test_a_folder_is_no_table_to_apply_a_model_to(project: Path) -> None:
+    with pytest.raises(UserError, match="llama: is a folder; give the table to work on"):
+        runs.apply(store_of(project), "adapter", project / "llama", project / "out.csv")

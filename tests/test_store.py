@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from luthier import durable
 from luthier.choice import Settings
 from luthier.durable import read_at_rest
 from luthier.errors import MachineError, UserError
-from luthier.store import Artifact, Out, Store, stage
+from luthier.store import Artifact, Out, Store, is_store, stage
 
 CALLS: list[str] = []
 
@@ -31,6 +32,13 @@ def copy(config: dict[str, Any], out: Out, source: Artifact) -> dict[str, Any]:
     text = source.path.read_text() if source.path.is_file() else (source.path / "text").read_text()
     (out.folder / "text").write_text(text + config["suffix"])
     return {"letters": len(text)}
+
+
+@stage(version=1)
+def copied(config: dict[str, Any], out: Out) -> dict[str, Any]:
+    """A stage that needs nothing."""
+    (out.folder / "text").write_text("abc")
+    return {}
 
 
 @pytest.fixture
@@ -231,9 +239,9 @@ def test_gc_keeps_what_a_run_needs_and_removes_the_rest(store: Store, tmp_path: 
     (store.runs / "r").mkdir(parents=True)
     (store.runs / "r" / "run.json").write_text(json.dumps({"artifacts": {"x": needed.id}}))
     assert {artifact.id for artifact in store.why(needed)} == {first.id, needed.id}
-    removed, freed = store.gc()
-    assert removed == 1
-    assert freed > 0
+    done = store.gc()
+    assert len(done.removed) == 1
+    assert done.freed > 0
     assert {folder.name for folder in store.artifacts.iterdir()} == {first.id, needed.id}
 
 
@@ -331,22 +339,26 @@ def test_gc_takes_nothing_from_a_run_that_lives_and_all_from_one_that_died(tmp_p
     for killed in (True, False):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         say(process, "between")
-        assert store.gc() == (0, 0), "between two stages, nothing is being made and no run names the first artifact yet"
+        assert not store.gc().removed, (
+            "between two stages, nothing is being made and no run names the first artifact yet"
+        )
         go_on(process)
         say(process, "first-")
-        assert store.gc() == (0, 0), "while a stage works, neither its inputs nor its checkpoints go"
+        assert not store.gc().removed, "while a stage works, neither its inputs nor its checkpoints go"
         if killed:
             process.kill()
             process.communicate()
-            removed, _ = store.gc()
-            assert removed == 2
+            left = store.gc()
+            assert left.removed == ()
+            assert [each.key.partition("-")[0] for each in left.kept] == ["second"], "the same command goes on with it"
+            assert len(store.gc(everything=True).removed) == 2
             assert not list(store.artifacts.iterdir())
             assert not list(store.work.glob("*/"))
             assert {file.name for file in (store.root / "leases").iterdir()} == {"all.lock"}
         else:
             go_on(process)
             assert process.communicate()[0] == "{'read': 'first', 'half': 'half'}\n"
-    assert store.gc()[0] == 2, "ended and recorded by nobody"
+    assert len(store.gc().removed) == 2, "ended and recorded by nobody"
 
 
 def test_gc_inside_a_stage_leaves_what_the_stage_reads(store: Store, tmp_path: Path) -> None:
@@ -379,12 +391,12 @@ def test_gc_of_the_shared_store_knows_the_stores_that_use_it(tmp_path: Path, mon
     shared.used_by(store)
     with store.in_use():
         store.uses([bases[0].id])
-        assert Store(shared.root).gc()[0] == 1, "only what the living run uses is left"
+        assert len(Store(shared.root).gc().removed) == 1, "only what the living run uses is left"
     (store.runs / "r").mkdir(parents=True)
     (store.runs / "r" / "run.json").write_text(json.dumps({"artifacts": {"base": bases[0].id}}))
-    assert Store(shared.root).gc() == (0, 0)
+    assert not Store(shared.root).gc().removed
     store.root.rename(tmp_path / "gone")
-    assert Store(shared.root).gc()[0] == 1
+    assert len(Store(shared.root).gc().removed) == 1
     assert not store.root.exists(), "nothing is made in a project that was moved"
 
 
@@ -396,6 +408,141 @@ def test_gc_does_nothing_where_it_cannot_know_what_is_needed(store: Store, tmp_p
         store.gc()
     assert store.verify() == []
     assert made.path.exists()
+
+
+def files_of_the_user(folder: Path) -> dict[str, str]:
+    """What a user may have in a folder that looks like a store, and what became of it."""
+    return {str(file.relative_to(folder)): file.read_text() for file in sorted(folder.rglob("mine*"))}
+
+
+@pytest.fixture
+def looks_like_a_store(tmp_path: Path) -> Path:
+    for place in ("artifacts/results", "work/draft", "trash/notes", "runs", "artifacts/train-1"):
+        (tmp_path / "p" / place).mkdir(parents=True)
+        (tmp_path / "p" / place / "mine.csv").write_text(place)
+    (tmp_path / "p" / "artifacts" / "mine.csv").write_text("a file")
+    return tmp_path / "p"
+
+
+def test_a_folder_that_is_no_store_is_neither_collected_nor_made_one(looks_like_a_store: Path) -> None:
+    before, store = files_of_the_user(looks_like_a_store), Store(looks_like_a_store)
+    with pytest.raises(UserError, match=r"/p: is no store of Luthier; it is the folder \.luthier beside the recipe"):
+        store.gc()
+    with pytest.raises(UserError, match=r"/p: is no store of Luthier; a new store needs a folder that is new or empty"):
+        store.do(copy, {"suffix": "!"})
+    with pytest.raises(UserError, match="is no store of Luthier"):
+        store.used_by(store)
+    Store(looks_like_a_store / ".luthier").make()
+    with pytest.raises(UserError, match=r"is no store of Luthier; did you mean .*/p/\.luthier\?"):
+        store.gc()
+    assert files_of_the_user(looks_like_a_store) == before
+    assert {entry.name for entry in looks_like_a_store.iterdir()} == {"artifacts", "work", "trash", "runs", ".luthier"}
+
+
+def test_gc_removes_only_what_has_the_form_that_a_store_makes(looks_like_a_store: Path, tmp_path: Path) -> None:
+    before = files_of_the_user(looks_like_a_store)
+    (looks_like_a_store / "luthier-store.txt").touch()
+    store = Store(looks_like_a_store)
+    store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    assert len(store.gc().removed) == 1
+    assert files_of_the_user(looks_like_a_store) == before
+
+
+@pytest.mark.parametrize("left", ["artifacts", "only locks", "nothing", "marker alone"])
+def test_a_store_is_known_again_whatever_version_made_it_and_whatever_is_left_of_it(
+    store: Store, tmp_path: Path, left: str
+) -> None:
+    store.do(copy, {"suffix": "!"}, source=source(store, tmp_path))
+    if left != "marker alone":
+        (store.root / "luthier-store.txt").unlink()  # as an earlier version made it
+    if left == "artifacts":
+        (store.root / "mine.txt").touch()
+    else:
+        shutil.rmtree(store.root / "artifacts")
+    if left in ("nothing", "marker alone"):
+        shutil.rmtree(store.root / "leases")
+        shutil.rmtree(store.root / "work")
+    assert is_store(store.root) is (left != "nothing")
+    assert not Store(store.root).do(copy, {"suffix": "?"}, source=source(store, tmp_path)).reused
+    assert (store.root / "luthier-store.txt").read_text().startswith("This folder is a store of Luthier.")
+
+
+def test_a_store_whose_making_is_cut_short_is_made_by_the_next_run(quick_disk: Path) -> None:
+    (quick_disk / "none").mkdir()
+    seen = 0
+    for root in crashes(quick_disk / "none", quick_disk / "cut", lambda root: Store(root / "s").do(copied, {})):
+        seen += 1
+        Store(root / "s").do(copied, {})
+        assert is_store(root / "s")
+        Store(root / "s").gc()
+    assert seen > 4
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/st", "/proc/st/below"])
+def test_a_store_that_cannot_be_made_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        UserError, match=r"is no folder, and a store is one|cannot be written .*; name a folder that you may"
+    ):
+        Store(tmp_path / place).do(copied, {})
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@stage(version=1)
+def interrupted(config: dict[str, Any], out: Out, **inputs: Artifact) -> dict[str, Any]:
+    """A stage that is stopped once, after what it had done by then was put aside if that was worth it."""
+    if not config["saves"]:
+        raise KeyboardInterrupt
+    if not (out.checkpoints / "half").exists():
+        (out.checkpoints / "half").write_bytes(bytes(2_000_000))
+        raise KeyboardInterrupt
+    return {"resumed": True}
+
+
+def interrupt(store: Store, *, saves: bool, **inputs: Artifact) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        store.do(interrupted, {"saves": saves}, **inputs)
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_gc_keeps_what_an_interrupted_run_goes_on_with_for_a_week(store: Store, tmp_path: Path, saves: bool) -> None:
+    """Its checkpoints, and whatever was finished for it, of which no run is recorded yet."""
+    first = store.do(copy, {"suffix": "1"}, source=source(store, tmp_path))
+    needed = store.do(copy, {"suffix": "2"}, source=first)
+    unneeded = store.do(copy, {"suffix": "3"}, source=first)
+    interrupt(store, saves=saves, made=needed)
+    done = store.gc()
+    assert done.removed == (unneeded.id,)
+    assert [(left.size, left.inputs) for left in done.kept] == [(2_000_000 * saves, (needed.id,))]
+    assert {folder.name for folder in store.artifacts.iterdir()} == {first.id, needed.id}
+    if saves:
+        assert store.do(interrupted, {"saves": True}, made=needed).facts == {"resumed": True}
+        assert len(store.gc().removed) == 3
+        interrupt(store, saves=False, made=store.do(copy, {"suffix": "1"}, source=source(store, tmp_path)))
+    assert not store.gc().removed
+    eight_days_ago = time.time() - 8 * 24 * 3600
+    for file in store.work.rglob("*"):
+        os.utime(file, (eight_days_ago, eight_days_ago))
+    assert not store.gc().kept
+    assert not [*store.artifacts.iterdir(), *store.work.glob("*/")]
+
+
+def test_gc_keeps_nothing_of_an_attempt_that_leaves_nothing_to_go_on_with(store: Store, tmp_path: Path) -> None:
+    interrupt(store, saves=False, made=source(store, tmp_path))
+    done = store.gc()
+    assert ([name.partition("-")[0] for name in done.removed], done.kept) == (["work"], ())
+
+
+def test_gc_of_the_shared_store_keeps_the_base_of_an_interrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUTHIER_HOME", str(tmp_path / "home"))
+    store = Store(tmp_path / "project" / ".luthier")
+    base = store.shared.do(copy, {"suffix": "1"}, source=source(store.shared, tmp_path))
+    store.shared.used_by(store)
+    interrupt(store, saves=True, base=base)
+    assert not Store(store.shared.root).gc().removed
+    assert Store(store.shared.root).gc(everything=True).removed == (base.id,)
 
 
 def test_a_test_split_counts_each_candidate_that_opens_it_once(store: Store) -> None:
