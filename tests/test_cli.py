@@ -89,8 +89,12 @@ def test_a_folder_that_is_no_store_is_refused_by_every_command(command: str, tmp
     done = luthier(command, *arguments, "--store", str(tmp_path))
     assert done.stderr == f"error: {tmp_path}: is no store of Luthier; did you mean {tmp_path}/.luthier?\n"
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
-        ".luthier", "artifacts", "luthier-store.txt", "mine.csv", "results"
-    ]  # fmt: skip
+        ".luthier",
+        "artifacts",
+        "luthier-store.txt",
+        "mine.csv",
+        "results",
+    ]
 
 
 TABLE = "id,name,name_clean\n" + "".join(f"{n},Firm {n} gmbh,Firm {n} GmbH\n" for n in range(30))
