@@ -207,9 +207,8 @@ def _store(path: Path | None, run: str = "latest", screen: Screen | None = None)
     nearby = [found for found in (Path(".luthier"), *sorted(Path().glob("*/.luthier"))) if is_store(found)]
     if not nearby:
         raise UserError("no store here", hint="name it with --store, or go to the folder of the recipe")
-    here = nearby[0] == Path(".luthier")  # it is sorted before those of the folders below, and goes before them
     knowing = [found for found in nearby if run == "latest" or list(found.glob(f"runs/{run}*"))]
-    if len(knowing) > 1 and not (here and knowing[0] == nearby[0]):
+    if len(knowing) > 1 and knowing[0] != Path(".luthier"):  # that of this folder goes before those below
         raise UserError(f"several stores here: {', '.join(map(str, knowing))}", hint="name one with --store")
     return StoreClass((knowing or nearby)[0].resolve(), screen)
 
@@ -402,9 +401,8 @@ def gc(
     done = opened.gc(everything=everything)
 
     def show() -> None:
-        stages = Counter(
-            name.removesuffix(name[name.rindex("-") :]).replace("work-", "unfinished ") for name in done.removed
-        )
+        names = (name.rpartition("-")[0] for name in done.removed)
+        stages = Counter(f"unfinished {name[5:]}" if name.startswith("work-") else name for name in names)
         told = ", ".join(f"{n} {stage}" for stage, n in sorted(stages.items()))
         n = len(done.removed)
         what = f"{n} folder{'' if n == 1 else 's'} ({told}), {done.freed / 1e6:.1f} MB" if n else "nothing"

@@ -269,11 +269,11 @@ class Store:
         """Mark a new or an empty folder as a store, before anything else is in it; UserError for any other that is none."""
         if (self.root / MARKER).exists():
             return
-        if os.path.lexists(self.root) and not is_store(self.root):
-            if not self.root.is_dir():
-                raise UserError("is no folder, and a store is one", where=str(self.root), hint="name a folder for it")
-            if any(self.root.iterdir()):
-                raise no_store(self.root, "a new store needs a folder that is new or empty")
+        if os.path.lexists(self.root) and not self.root.is_dir():
+            raise UserError("is no folder, and a store is one", where=str(self.root), hint="name a folder for it")
+        # in this order: another process that makes it meanwhile puts the mark there first
+        if self.root.is_dir() and any(self.root.iterdir()) and not is_store(self.root):
+            raise no_store(self.root, "a new store needs a folder that is new or empty")
         check_writable(self.root)
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / MARKER).write_bytes(MARKED)  # that it is there counts, not what a crash has left of its text
