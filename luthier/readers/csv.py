@@ -34,7 +34,8 @@ class Csv(Reader):
     else can be meant. Blank lines are skipped: they are neither rows nor put aside. Rules of what is put aside:
     `ragged`, `quote`, `unclosed-quote`, `encoding`, `nul`, `too-long` (over 16 Mi characters), `header` (the header
     again). After an unclosed quote, which includes one that stays open for 16 Mi characters or 100,000 lines and one
-    that swallows lines which look like the table's records, reading goes on at the next physical line.
+    that swallows lines which look like the table's records, reading goes on at the next physical line. Where that is
+    undecided the record is read whole, and told where few others have several lines.
     """
 
     encoding: Encoding = "auto"
@@ -95,9 +96,10 @@ class Csv(Reader):
             if rule:
                 yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)
             else:
+                joined = found.judge.joined(record) if len(record.lines) > 1 else 0
                 found.judge.learn(record)
                 text = record.text.removesuffix("\n").removesuffix("\r")
-                yield Row(path.name, line, dict(zip(columns, record.fields, strict=True)), blank, text)
+                yield Row(path.name, line, dict(zip(columns, record.fields, strict=True)), blank, text, joined)
         if empty:
             raise UserError("has a header and no records", where=str(path), hint="add rows below the header")
 
