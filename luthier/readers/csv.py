@@ -78,10 +78,10 @@ class Csv(Reader):
         layout, columns = found.layout, found.layout.columns
         lines = dropwhile(lambda line: line.number <= layout.n_above, physical_lines(path, found.encoding))
         records = split(lines, found.dialect, found.judge.swallows)
-        told, again, last = "", None, layout.n_above
+        again, last = [""], layout.n_above
         if layout.header is not None:
             first = next(records)
-            told, again, last = first.text.strip("\r\n"), first.fields[-1], first.lines[-1].number
+            again, last = _folded(first.fields), first.lines[-1].number
         empty = True
         for record in records:
             empty = False
@@ -90,9 +90,9 @@ class Csv(Reader):
             if layout.extra == "delimiter" and len(record.fields) == layout.width and not record.fields[-1]:
                 record.fields.pop()
             rule, reason, column = _problem(record, columns, found.encoding)
-            if not rule and len(columns) > 1 and record.fields[-1] == again:
-                repeated = record.text.strip("\r\n").removeprefix("\ufeff") == told  # files joined end to end
-                rule, reason = ("header", "the header stands here again") if repeated else ("", "")
+            if not record.rule and again[0] and again[0] == _folded(record.fields[:1])[0]:  # files joined end to end
+                if _folded(record.fields) == again and (len(columns) > 1 or found.no_value(first.fields)):
+                    rule, reason, column = "header", "the header stands here again", ""
             if rule:
                 yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)
             else:
@@ -174,6 +174,13 @@ class _Found:
     layout: Layout
     judge: Judge
 
+    def no_value(self, header: list[str]) -> bool:
+        """Whether the header of a single column, where it stands again, is none of the column's values: these differ,
+        and it is rare among them."""
+        cells = [_folded([line.text.strip()]) for line in self.sample if line.number > self.layout.n_above][1:]
+        n_again = sum(cell == _folded(header) for cell in cells)
+        return 10 * n_again <= len(cells) and len({cell[0] for cell in cells}) > len(cells) / 2
+
 
 def _problem(record: Record, header: list[str], encoding: str) -> tuple[str, str, str]:
     """(rule, reason, column) of what is wrong with a record; three empty strings when nothing is."""
@@ -195,6 +202,14 @@ def _problem(record: Record, header: list[str], encoding: str) -> tuple[str, str
         plural = "" if len(record.fields) == 1 else "s"
         return "ragged", f"{len(record.fields)} field{plural} where the header has {len(header)}", ""
     return "", "", ""
+
+
+def _folded(fields: list[str]) -> list[str]:
+    """Fields as they are compared with the header, without the empty ones at the end."""
+    folded = [field.removeprefix("\ufeff").strip(" \t\"'").casefold() for field in fields]
+    while len(folded) > 1 and not folded[-1]:
+        folded.pop()
+    return folded
 
 
 def _place(lines: list[Line], at: int) -> tuple[int, int]:
