@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,8 +58,8 @@ class Reader(Choice):
         """What was detected, for people and the manifest: format, encoding, dialect, columns."""
         raise NotImplementedError
 
-    def doubt(self, path: Path) -> str:
-        """What may be why a column is not there, and what to set then; "" where nothing speaks for it."""
+    def doubt(self, path: Path, missing: Sequence[str]) -> str:
+        """What may be why columns are not there, and what to set then; "" where nothing speaks for it."""
         return ""
 
 
@@ -113,7 +113,7 @@ class Table:
         """What is told of each of these columns that the table has not, with the nearest name."""
         known = self.columns
         missing = [] if known is None else [name for name in dict.fromkeys(columns) if name not in known]
-        doubt = self.reader.doubt(self.path) if missing else ""
+        doubt = self.reader.doubt(self.path, missing) if missing else ""
         told = [UserError(unknown("column", name, known or []), where=str(self.path)) for name in missing]
         return [*told, *([UserError(doubt, where=str(self.path))] if doubt else [])]
 

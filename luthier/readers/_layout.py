@@ -157,12 +157,16 @@ def _title_lines(records: list[Record], width: int) -> int:
     """How many records stand above the header: titles, notes. 0 where that is not beyond doubt.
 
     They have fewer fields than most records, or one alone that is not blank, and what stands below them can be a header
-    and has the width of what is below it.
+    and has the width of what is below it. A title with a delimiter in it may look like a header: then a blank line tells.
     """
-    if width < 2 or not _is_title(records[0], width):
+    if width < 2 or not records:
+        return 0
+    if lower := _below_blank(records, width):
+        return lower
+    if not _is_title(records[0], width):
         return 0
     for at, record in enumerate(records[1 : MOST_ABOVE + 1], start=1):
-        if _is_title(record, width):
+        if _is_title(record, width) or len(record.fields) != width:
             continue
         below = records[at + 1 :]
         n_agree = sum(len(each.fields) == width for each in below)
@@ -172,6 +176,48 @@ def _title_lines(records: list[Record], width: int) -> int:
             sure = _contrasts(record.fields, below)
         return at if sure else 0
     return 0
+
+
+def _below_blank(records: list[Record], width: int) -> int:
+    """The place of a header below a blank line, where all that stands above it looks like titles; 0 where there is none.
+
+    A title has another width, a number, or a piece that begins with a blank as in prose, and not all have the last
+    alone. The header's names differ, are no numbers and do not stand again below them.
+    """
+    if len(records[0].fields) == width - 1 > 1:
+        return 0  # it may be the header, without the name of an index
+    above: list[Record] = []
+    for at, record in enumerate(records[: MOST_ABOVE + 1]):
+        if not any(map(str.strip, record.fields)):
+            continue  # delimiters alone
+        before = records[at - 1].lines[-1].number if at else record.lines[0].number
+        gap = record.lines[0].number > before + 1 or (at and not any(map(str.strip, records[at - 1].fields)))
+        if (
+            gap
+            and above
+            and any(_unlike(each, width) for each in above)
+            and _is_header(record, records[at + 1 :], width)
+        ):
+            return at
+        if not (_unlike(record, width) or any(cell[:1].isspace() for cell in record.fields[1:])):
+            return 0
+        above.append(record)
+    return 0
+
+
+def _unlike(record: Record, width: int) -> bool:
+    """Whether a record can be no header."""
+    numbers = any(NUMBER.fullmatch(cell.strip()) for cell in record.fields)
+    return _is_title(record, width) or len(record.fields) != width or numbers
+
+
+def _is_header(record: Record, below: list[Record], width: int) -> bool:
+    """Whether a record that stands lower down is the header: names that differ, without numbers, none a value below."""
+    cells = [each.fields for each in below if len(each.fields) == width]
+    if _unlike(record, width) or not _may_be_header(record, width) or len(cells) < max(2, AGREEING * len(below)):
+        return False
+    columns = zip(*cells, strict=True)
+    return not any(name.strip() and name in column for name, column in zip(record.fields, columns, strict=True))
 
 
 def _is_title(record: Record, width: int) -> bool:
@@ -238,7 +284,7 @@ def _divided(whole: list[list[str]]) -> bool:
     blank = sum(any(cell[:1].isspace() for cell in each[1:]) for each in whole)
     single = sum(any(a[:1] == "'" and a[-1:] != "'" and b[-1:] == "'" for a, b in pairwise(each)) for each in whole)
     zero = sum(any(INTEGER.fullmatch(a) and CENTS.fullmatch(b) for a, b in pairwise(each)) for each in whole)
-    return max(blank, single) > few or zero > 0 and _decimal(whole)
+    return max(blank, single) > few or (zero > 0 and _decimal(whole))
 
 
 def _decimal(whole: list[list[str]]) -> bool:
@@ -293,7 +339,7 @@ def headless(columns: Sequence[str], records: Iterator[list[str]]) -> str:
             again[at] += cell.strip() == name.strip()
             numbers[at] += bool(NUMBER.fullmatch(cell.strip()))
     for at, name in enumerate(columns):
-        if again[at] > 1:
+        if again[at] > 1 and name.strip():
             return f"'{name}' stands in {again[at]} records below"
         if n and NUMBER.fullmatch(name) and not YEAR.fullmatch(name) and numbers[at] > n / 2:
             return f"'{name}' is a number, as those below are"

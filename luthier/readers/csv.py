@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from luthier.errors import UserError
 from luthier.readers import Quarantined, Reader, Row
 from luthier.readers._layout import (
+    MOST_ABOVE,
     Layout,
     beginning,
     find_dialect,
@@ -90,9 +91,11 @@ class Csv(Reader):
             if layout.extra == "delimiter" and len(record.fields) == layout.width and not record.fields[-1]:
                 record.fields.pop()
             rule, reason, column = _problem(record, columns, found.encoding)
-            if not record.rule and again[0] and again[0] == _folded(record.fields[:1])[0]:  # files joined end to end
-                if _folded(record.fields) == again and (len(columns) > 1 or found.no_value(first.fields)):
-                    rule, reason, column = "header", "the header stands here again", ""
+            begins = (
+                not record.rule and again[0] and again[0] == _folded(record.fields[:1])[0]
+            )  # cheap: of every record
+            if begins and _folded(record.fields) == again and (len(columns) > 1 or found.no_value(first.fields)):
+                rule, reason, column = "header", "the header stands here again", ""  # files joined end to end
             if rule:
                 yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)
             else:
@@ -126,11 +129,16 @@ class Csv(Reader):
             "columns": layout.columns,
         }
 
-    def doubt(self, path: Path) -> str:
+    def doubt(self, path: Path, missing: Sequence[str]) -> str:
         found = self._found(path)
         header = found.layout.header
         if header is None or self.names:
             return ""
+        lower = (line for line in found.sample if line.number > header.lines[-1].number)
+        for record in islice(split(lower, found.dialect), MOST_ABOVE):
+            if set(missing) <= set(record.fields):
+                line = record.lines[0].number
+                return f"line {line} looks like the header; set `prepare.reader: {{kind: {self.kind}, skip_lines: {line - 1}}}`"
         why = headless(header.fields, (seen.fields for seen in found.judge.recent))
         return why and (
             f"the first line looks like data: {why}; if the file has no header, set "

@@ -60,6 +60,55 @@ LAYOUTS: dict[str, tuple[Csv, str, list[str], list[list[str]], dict[str, Any]]] 
         FIVE,
         {"lines_above_the_header": 1},
     ),
+    "a note with a delimiter and a year": (
+        Csv(),
+        "Sales\nby Eve, 2023\n\nraw,clean\n" + "ulm st.,Ulm\n" * 9,
+        ["raw", "clean"],
+        [["ulm st.", "Ulm"]] * 9,
+        {"lines_above_the_header": 3},
+    ),
+    "a note in the first line": (
+        Csv(),
+        "made by Eve, 2023\n\nraw,clean\n" + "ulm st.,Ulm\n" * 9,
+        ["raw", "clean"],
+        [["ulm st.", "Ulm"]] * 9,
+        {"lines_above_the_header": 2},
+    ),
+    "a note of more fields": (
+        Csv(),
+        "Sales\nby Eve, Al, Bo\n\nraw,clean\n" + "ulm st.,Ulm\n" * 9,
+        ["raw", "clean"],
+        [["ulm st.", "Ulm"]] * 9,
+        {"lines_above_the_header": 3},
+    ),
+    "a note with a year as a spreadsheet writes it": (
+        Csv(),
+        "Sales;;\nYear;2023;\n;;\nnr;text;price\n" + BODY.replace(",", ";"),
+        NAMES,
+        FIVE,
+        {"lines_above_the_header": 3},
+    ),
+    "a blank line below the header": (
+        Csv(),
+        "raw, clean\n\n" + "".join(f"st. {c},Street {c}\n" for c in "abcdef"),
+        ["raw", " clean"],
+        [[f"st. {c}", f"Street {c}"] for c in "abcdef"],
+        {"delimiter": ","},
+    ),
+    "a blank line among the records": (
+        Csv(),
+        "raw,clean\nst. x,Street x\n\n" + "".join(f"st. {c},Street {c}\n" for c in "abcdef"),
+        ["raw", "clean"],
+        [[f"st. {c}", f"Street {c}"] for c in "xabcdef"],
+        {"delimiter": ","},
+    ),
+    "a year in the header, and a blank line below it": (
+        Csv(),
+        "city,2023\n\nUlm,5\nBern,6\nGraz,7\n",
+        ["city", "2023"],
+        [["Ulm", "5"], ["Bern", "6"], ["Graz", "7"]],
+        {"delimiter": ","},
+    ),
     "excel's hint": (
         Csv(),
         "sep=,\r\nnr,text,price\r\n" + BODY,
@@ -307,6 +356,21 @@ def test_a_column_that_is_not_there_tells_where_the_first_line_looks_like_data(
         if why
         else []
     )
+
+
+def test_a_line_below_that_holds_the_columns_asked_for_is_named(tmp_path: Path) -> None:
+    table = Table(written(tmp_path, "made by Eve, Ulm\n\nraw,clean\nulm st.,Ulm\n"), Csv())
+    with pytest.raises(UserError) as told:
+        table.require(["clean", "raw"])
+    assert str(told.value).splitlines()[-1] == (
+        f"{table.path}: line 3 looks like the header; set `prepare.reader: {{kind: csv, skip_lines: 2}}`"
+    )
+
+
+def test_an_empty_name_is_no_sign_of_data(tmp_path: Path) -> None:
+    table = Table(written(tmp_path, "text,\nThe rug,\nThe tub,\nThe fan,x\n"), Csv())
+    with pytest.raises(UserError, match=r"^(?!.*looks like data)"):
+        table.require(["title"])
 
 
 WRITTEN_AGAIN = [
