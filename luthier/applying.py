@@ -338,7 +338,7 @@ def write(
         "rows_without_prediction": counts["silent"],
         "not_asked": answers.about("dropped"),
         "written": str(target),
-        "notes": notes,
+        "notes": [*notes, *filter(None, [table.joined()])],
         **aside,
     }
 

@@ -10,20 +10,23 @@ one is believed that is ahead of every other that reads the file differently.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from functools import cache, lru_cache
 from math import exp, log
 from typing import NamedTuple
 
-SURE = 5.0  # nats by which an encoding must be ahead to be believed
+SURE, SURE_OF_ONE = 5.0, 6.5  # nats by which an encoding must be ahead to be believed, and by one word among few
 MOST_WORDS = 400  # different words that are looked at
 MOST_PLAIN = 1500  # and different words of ASCII alone, which tell of the language
 PLAIN_WEIGHS, PLAIN_AT_MOST = 0.5, 6.0  # letters of one word are not independent, and a table has several languages
 WORD = re.compile(rb"[^\x00-\x3f]+")  # no byte below 0x40 is the second one of a character of two bytes
+HALF_WIDTH = re.compile("[\uff61-\uff9f]+")
 OTHER_LANGUAGE = 0.15  # share of words that are none of the file's main language
 BESIDE_ASCII = 0.15  # share of such letters in words that hold one, where the alphabet is Latin
 NO_TEXT, ODD_SYMBOL, SYMBOL, FOREIGN = log(1e-7), log(1e-6), log(5e-3), log(2e-5)
 CAPITAL_INSIDE, TWO_CAPITALS, TWO_ALPHABETS, SYMBOL_INSIDE = log(0.005), log(0.15), log(1e-3), log(1e-3)
+UNOPENED = log(0.02)  # a file's quotation marks end words and begin none
 ONE_LETTER = log(0.01)  # a word of a single letter
 SYMBOLS = frozenset("’“”‘„–—…€°§«»£©®½¼²³µºª·¿¡×•™‹›\xa0")
 APOSTROPHES = frozenset("’·´ʼ\xa0–—…")
@@ -100,6 +103,12 @@ CANDIDATES: dict[str, tuple[float, tuple[str, ...]]] = {  # encoding -> how rare
     "cp850": (6, WESTERN),
     "cp852": (6, CENTRAL),
     "cp866": (6, ("ru",)),
+    "mac_cyrillic": (6, ("ru", "uk", "bg", "sr")),
+    "mac_latin2": (7, ("pl", "cs", "sk", "hu")),
+    "mac_greek": (7, ("el",)),
+    "cp737": (6, ("el",)),
+    "cp862": (6, ("he",)),
+    "cp720": (6, ("ar",)),
 }
 
 
@@ -123,13 +132,17 @@ def guess(sample: bytes) -> Guess:
         texts = [word.decode(encoding, "luthier.bytes") for word in words]
         if sum("\ud800" <= character <= "\udfff" for text in texts for character in text) > 1 + len(words) / 20:
             continue
-        scores = [[_word(text, language) for text in texts] for language in languages]
+        capitals = sum(
+            len(text) > 1 and (text.isupper() or bool(HALF_WIDTH.fullmatch(text))) for text in texts
+        ) > 0.8 * len(texts)  # the file's way, not that of a word
+        scores = [[_word(text, language, capitals=capitals) for text in texts] for language in languages]
         chances = [sum(map(exp, column)) / len(languages) for column in zip(*scores, strict=True)]
         best, language = max(
             (sum(map(_either, of, chances)) + _plain(plain, name), name)
             for of, name in zip(scores, languages, strict=True)
         )
-        ranked.append((best - rare, encoding, language, texts))
+        odds = TWO_CAPITALS * capitals + UNOPENED * _unopened(texts)
+        ranked.append((best - rare + odds, encoding, language, texts))
     ranked.sort(key=lambda each: -each[0])
     score, encoding, language, texts = ranked[0]
     others = [each for each in ranked if each[3] != texts]
@@ -137,8 +150,9 @@ def guess(sample: bytes) -> Guess:
     for each in ranked:  # of those that read the file alike the first alone
         if all(each[3] != other[3] for other in likeliest):
             likeliest.append(each)
+    sure = SURE if len(words) > 1 or len(found) > 20 else SURE_OF_ONE
     shown = _shown(sample, words, likeliest[:3])
-    return Guess(encoding, language, not others or score - others[0][0] >= SURE, shown)
+    return Guess(encoding, language, not others or score - others[0][0] >= sure, shown)
 
 
 def language_name(code: str) -> str:
@@ -146,6 +160,11 @@ def language_name(code: str) -> str:
     from babel import Locale
 
     return str(Locale.parse(code).get_language_name("en"))
+
+
+def _unopened(texts: list[str]) -> bool:
+    """Whether quotation marks stand behind words and never before one."""
+    return any(text[-1] in "“”«»" and text[:-1] for text in texts) and not any(text[0] in "„“”«»" for text in texts)
 
 
 def _either(score: float, chance: float) -> float:
@@ -166,9 +185,9 @@ def _shown(
     return tuple((encoding, cell.decode(encoding, "replace")) for _, encoding, _, _ in ranked)
 
 
-def _word(text: str, language: str) -> float:
-    """How likely the letters of a word are in a language; nats."""
-    letters = _letters(language)
+def _word(text: str, language: str, *, capitals: bool) -> float:
+    """How likely the letters of a word are in a language, where words of capitals are the rule or are not; nats."""
+    letters = _letters(language, plain=capitals)
     latin = language in _LATIN
     score, before = 0.0, ""
     last = len(text) - 1
@@ -193,7 +212,7 @@ def _word(text: str, language: str) -> float:
                 if character.isupper() and before.islower():
                     score += CAPITAL_INSIDE
                 elif character.isupper() and before.isupper() and at == 1:
-                    score += TWO_CAPITALS
+                    score += 0 if capitals else TWO_CAPITALS
                 if not latin and (character < "\x80") != (before < "\x80"):
                     score += TWO_ALPHABETS
             before = character
@@ -216,8 +235,9 @@ _LATIN = {language for language, letters in ALPHABETS.items() if letters and let
 
 
 @cache
-def _letters(language: str) -> dict[str, float]:
-    """Logarithm of how common each letter is in words that hold one beyond ASCII."""
+def _letters(language: str, *, plain: bool = False) -> dict[str, float]:
+    """Logarithm of how common each letter is in words that hold one beyond ASCII; `plain`: as capitals are written, which
+    have no accents in Greek, or katakana of half the width."""
     from babel import Locale
 
     names = Locale.parse(language)
@@ -227,6 +247,13 @@ def _letters(language: str) -> dict[str, float]:
     words = {word for name in told for word in str(name).lower().split()}
     counts = Counter("".join(words))
     alphabet = ALPHABETS[language]
+    if plain and language == "el":
+        bare = {c: unicodedata.normalize("NFD", c)[0] for c in alphabet}
+        counts = Counter("".join(bare.get(c, c) for c in counts.elements()))
+        alphabet = "".join(dict.fromkeys(bare.values()))
+    if plain and language == "ja":
+        of = {c: counts[unicodedata.normalize("NFKC", c)] + 5 for c in map(chr, range(0xFF66, 0xFFA0))}
+        return {c: log(n / sum(of.values())) for c, n in of.items()}
     if not alphabet:  # a script of very many characters
         common = {c: n for c, n in counts.items() if c > "\x7f" and (c.isalpha() or language == "th")}
         total = sum(n**0.75 for n in common.values())
@@ -235,6 +262,6 @@ def _letters(language: str) -> dict[str, float]:
     total = sum(own.values())
     if language not in _LATIN:
         return {c: log(n / total) for c, n in own.items()}
-    plain = {c: counts[c] + 3 for c in "abcdefghijklmnopqrstuvwxyz"}
-    found = {c: log((1 - BESIDE_ASCII) * n / sum(plain.values())) for c, n in plain.items()}
+    latin = {c: counts[c] + 3 for c in "abcdefghijklmnopqrstuvwxyz"}
+    found = {c: log((1 - BESIDE_ASCII) * n / sum(latin.values())) for c, n in latin.items()}
     return found | {c: log(BESIDE_ASCII * n / total) for c, n in own.items()}

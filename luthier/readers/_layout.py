@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,13 @@ MOST_ABOVE = 20  # records that may stand above a header which is found
 AGREEING = 0.9  # share of the records that have as many fields as most
 NUMBER = re.compile(r"[-+]?\d[\d.,]*")
 YEAR = re.compile(r"(?:19|20)\d\d")
+INTEGER = re.compile(r"[+-]?\d+")
+DIGITS, CENTS = re.compile(r"\d{2,}"), re.compile(r"0\d+")
+# A column of such a name holds what an index would, and of these what names of records would.
+ID_NAME = re.compile(
+    r"(?i:#|(.*[\W_])?(ids?|nr|no\.?|num|number|nummer|n|i|idx|index|key|rows?|line|lfd|pos)|[ug]uid)|[a-z]+I[dD]"
+)
+OWN_NAME = re.compile(r"(.*[\W_])?(name|title|item|product|article)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +125,8 @@ def find_layout(
     extra: Literal["", "index", "delimiter"] = ""
     fields, below = records[at].fields, records[at + 1 :]
     if not records[at].rule:
-        fields, extra = _with_extra(fields, below)
-        _refuse_title(path, records[at], fields, extra, below, width)
+        fields, extra = _with_extra(fields, below, dialect.quote)
+        _refuse_title(path, records[at], fields, extra, below, width, dialect.delimiter)
         if names:
             fields = _renamed(path, list(names), fields, extra)
     columns = [name if name.strip() else f"column {n}" for n, name in enumerate(fields, start=1)]
@@ -150,12 +157,16 @@ def _title_lines(records: list[Record], width: int) -> int:
     """How many records stand above the header: titles, notes. 0 where that is not beyond doubt.
 
     They have fewer fields than most records, or one alone that is not blank, and what stands below them can be a header
-    and has the width of what is below it.
+    and has the width of what is below it. A title with a delimiter in it may look like a header: then a blank line tells.
     """
-    if width < 2 or not _is_title(records[0], width):
+    if width < 2 or not records:
+        return 0
+    if lower := _below_blank(records, width):
+        return lower
+    if not _is_title(records[0], width):
         return 0
     for at, record in enumerate(records[1 : MOST_ABOVE + 1], start=1):
-        if _is_title(record, width):
+        if _is_title(record, width) or len(record.fields) != width:
             continue
         below = records[at + 1 :]
         n_agree = sum(len(each.fields) == width for each in below)
@@ -165,6 +176,48 @@ def _title_lines(records: list[Record], width: int) -> int:
             sure = _contrasts(record.fields, below)
         return at if sure else 0
     return 0
+
+
+def _below_blank(records: list[Record], width: int) -> int:
+    """The place of a header below a blank line, where all that stands above it looks like titles; 0 where there is none.
+
+    A title has another width, a number, or a piece that begins with a blank as in prose, and not all have the last
+    alone. The header's names differ, are no numbers and do not stand again below them.
+    """
+    if len(records[0].fields) == width - 1 > 1:
+        return 0  # it may be the header, without the name of an index
+    above: list[Record] = []
+    for at, record in enumerate(records[: MOST_ABOVE + 1]):
+        if not any(map(str.strip, record.fields)):
+            continue  # delimiters alone
+        before = records[at - 1].lines[-1].number if at else record.lines[0].number
+        gap = record.lines[0].number > before + 1 or (at and not any(map(str.strip, records[at - 1].fields)))
+        if (
+            gap
+            and above
+            and any(_unlike(each, width) for each in above)
+            and _is_header(record, records[at + 1 :], width)
+        ):
+            return at
+        if not (_unlike(record, width) or any(cell[:1].isspace() for cell in record.fields[1:])):
+            return 0
+        above.append(record)
+    return 0
+
+
+def _unlike(record: Record, width: int) -> bool:
+    """Whether a record can be no header."""
+    numbers = any(NUMBER.fullmatch(cell.strip()) for cell in record.fields)
+    return _is_title(record, width) or len(record.fields) != width or numbers
+
+
+def _is_header(record: Record, below: list[Record], width: int) -> bool:
+    """Whether a record that stands lower down is the header: names that differ, without numbers, none a value below."""
+    cells = [each.fields for each in below if len(each.fields) == width]
+    if _unlike(record, width) or not _may_be_header(record, width) or len(cells) < max(2, AGREEING * len(below)):
+        return False
+    columns = zip(*cells, strict=True)
+    return not any(name.strip() and name in column for name, column in zip(record.fields, columns, strict=True))
 
 
 def _is_title(record: Record, width: int) -> bool:
@@ -193,7 +246,9 @@ def _contrasts(names: list[str], below: list[Record]) -> bool:
     )
 
 
-def _with_extra(fields: list[str], below: list[Record]) -> tuple[list[str], Literal["", "index", "delimiter"]]:
+def _with_extra(
+    fields: list[str], below: list[Record], quote: str
+) -> tuple[list[str], Literal["", "index", "delimiter"]]:
     """The header's fields as the records have them, and what it is that every record has beyond it."""
     whole = [record.fields for record in below if not record.rule]
     if len(fields) > 1 and whole and not fields[-1].strip() and all(len(each) == len(fields) - 1 for each in whole):
@@ -202,23 +257,59 @@ def _with_extra(fields: list[str], below: list[Record]) -> tuple[list[str], Lite
         return fields, ""
     if not any(each[-1] for each in whole):
         return fields, "delimiter"
+    quoted = [record.text.startswith(quote) for record in below if not record.rule] if quote else []
+    return (["", *fields], "index") if _is_index(fields[0], whole, all(quoted) and bool(quoted)) else (fields, "")
+
+
+def _is_index(name: str, whole: list[list[str]], quoted: bool) -> bool:
+    """Whether the field that each record has beyond the header is its first one, which no name is given.
+
+    It may as well be a delimiter within a text or a number, so the first fields must count, or be names in quotes that
+    occur once, and nothing may speak for such a delimiter. `name` is the first one of the header.
+    """
     firsts = [each[0] for each in whole]
-    if len(set(firsts)) == len(firsts):
-        return ["", *fields], "index"
-    return fields, ""
+    if ID_NAME.fullmatch(name.strip()) or _divided(whole):
+        return False
+    if firsts[0] in ("0", "1"):
+        start = int(firsts[0])
+        if all(first == str(n) for n, first in enumerate(firsts, start=start)):
+            return True
+    return quoted and len(set(firsts)) == len(firsts) and not OWN_NAME.fullmatch(name.strip()) and not _decimal(whole)
 
 
-def _refuse_title(path: Path, first: Record, fields: list[str], extra: str, below: list[Record], width: int) -> None:
+def _divided(whole: list[list[str]]) -> bool:
+    """Whether fields look like the halves of one: a blank in front, a single quote that the next one closes, a zero in
+    front behind an integer."""
+    few = len(whole) / 10
+    blank = sum(any(cell[:1].isspace() for cell in each[1:]) for each in whole)
+    single = sum(any(a[:1] == "'" and a[-1:] != "'" and b[-1:] == "'" for a, b in pairwise(each)) for each in whole)
+    zero = sum(any(INTEGER.fullmatch(a) and CENTS.fullmatch(b) for a, b in pairwise(each)) for each in whole)
+    return max(blank, single) > few or (zero > 0 and _decimal(whole))
+
+
+def _decimal(whole: list[list[str]]) -> bool:
+    """Whether two columns may be the halves of a number: integers, and as many digits, two or more, in each record."""
+    columns = list(zip(*whole, strict=True))
+    return any(
+        all(map(INTEGER.fullmatch, a)) and all(map(DIGITS.fullmatch, b)) and len(set(map(len, b))) == 1
+        for a, b in pairwise(columns[1:])
+    )
+
+
+def _refuse_title(
+    path: Path, first: Record, fields: list[str], extra: str, below: list[Record], width: int, delimiter: str
+) -> None:
     """UserError for a first line that cannot be the header of what stands below it."""
     n_agree = sum(len(record.fields) == width for record in below)
     if extra or len(fields) == width or n_agree < 3 or n_agree < AGREEING * len(below):
         return
     plural = "" if len(fields) == 1 else "s"
+    within = f"if values hold '{delimiter}', put them in quotes; " if 1 < len(fields) < width else ""
     raise UserError(
         f"the header has {len(fields)} field{plural}, and {n_agree} of the {len(below)} records below it have {width}",
         where=f"{path}, line {first.lines[0].number}",
-        hint="if it is a title, set the reader's `skip_lines` (`prepare.reader: {kind: csv, skip_lines: 1}`) to the "
-        "number of lines above the header; if it lacks names, correct it or set `header: false` and `names`",
+        hint=f"{within}if it is a title, set the reader's `skip_lines` (`prepare.reader: {{kind: csv, skip_lines: 1}}`) to "
+        "the number of lines above the header; if it lacks names, correct it or set `header: false` and `names`",
     )
 
 
@@ -248,7 +339,7 @@ def headless(columns: Sequence[str], records: Iterator[list[str]]) -> str:
             again[at] += cell.strip() == name.strip()
             numbers[at] += bool(NUMBER.fullmatch(cell.strip()))
     for at, name in enumerate(columns):
-        if again[at] > 1:
+        if again[at] > 1 and name.strip():
             return f"'{name}' stands in {again[at]} records below"
         if n and NUMBER.fullmatch(name) and not YEAR.fullmatch(name) and numbers[at] > n / 2:
             return f"'{name}' is a number, as those below are"

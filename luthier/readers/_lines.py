@@ -38,6 +38,7 @@ BYTE_ORDER_MARKS = (  # utf-32 before utf-16, whose mark it begins with
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+JAPANESE_ESCAPE = re.compile(rb"\x1b\$[@B][!-~]{2}")  # of ISO-2022-JP, before characters of two bytes
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -100,11 +101,12 @@ def refuse_unfit(path: Path, *, encoding: str) -> None:
     odd, even = head[1::2].count(0), head[::2].count(0)
     if odd + even > len(head) / 4 and min(odd, even) <= max(odd, even) / 10:
         name = "utf-16-le" if odd > even else "utf-16-be"
-        raise UserError(
-            "looks like UTF-16 without a byte order mark",
-            where=str(path),
-            hint=f"save it as UTF-8 (it seems to be {name})",
-        )
+        refuse_unmarked(path, name)
+    ends = head.count(b"\n")
+    wide = {"utf-16-le": head.count(b"\n\0"), "utf-16-be": head.count(b"\0\n")}
+    name = max(wide, key=lambda each: wide[each])
+    if (odd or even) and ends and not min(wide.values()) and 10 * wide[name] >= 9 * ends:
+        refuse_unmarked(path, name)
     control = sum(head.count(byte) for byte in range(32) if byte not in b"\t\n\f\r\x1b")
     if odd + even > len(head) / 4 or (len(head) >= 512 and control > len(head) / 20):
         raise UserError(
@@ -112,6 +114,15 @@ def refuse_unfit(path: Path, *, encoding: str) -> None:
             where=str(path),
             hint="export it as text first",
         )
+
+
+def refuse_unmarked(path: Path, name: str) -> NoReturn:
+    """UserError for a file in UTF-16 that does not say so."""
+    raise UserError(
+        "looks like UTF-16 without a byte order mark",
+        where=str(path),
+        hint=f"save it as UTF-8 (it seems to be {name})",
+    )
 
 
 def has_mark(path: Path) -> bool:
@@ -136,9 +147,11 @@ def find_encoding(path: Path) -> tuple[str, str]:
         file.seek(0)
         decoder = codecs.getincrementaldecoder("utf-8")("luthier.bytes")
         n_wide = n_bad = 0
+        escapes = False
         sample = b""
         while chunk := file.read(CHUNK_BYTES):
             text = decoder.decode(chunk)
+            escapes = escapes or bool(JAPANESE_ESCAPE.search(chunk))
             if chunk.isascii() and text.isascii():
                 continue
             bad = len(SURROGATE.findall(text))
@@ -147,6 +160,8 @@ def find_encoding(path: Path) -> tuple[str, str]:
             if len(sample) < CHUNK_BYTES:
                 sample += chunk
         n_bad += len(decoder.decode(b"", final=True))
+    if n_bad == n_wide == 0 and escapes:
+        return "iso2022_jp", "its escape sequences"
     if n_bad == 0:
         return "utf-8", "every byte is valid utf-8"
     if n_wide >= 10 * n_bad:

@@ -1,8 +1,10 @@
 """Swallowed lines: whether a quote that is closed some lines later holds an honest text, or records of their own.
 
 Nothing in the file says so, so the two readings are weighed against each other as a logarithm of odds. Each line that
-stands behind the first may have as many fields as the table, and in each column what the table has there: numbers where
-numbers stand, one of few values, a text that begins without a blank. The lines of a letter or an address do not.
+stands behind the first, and the first without its quote, may have as many fields as the table, and in each column what the
+table has there: numbers where numbers stand, one of few values, a text that begins without a blank. The lines of a
+letter or an address do not. Where few records are known, the lines are judged by each other too. What stays
+undecided is read as one record and told.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import NamedTuple
 from luthier.readers._records import Dialect, Record
 
 RECENT = 300  # records that a column is judged by
-FEWEST = 3  # records below which a column says nothing
+FEWEST = 9  # records below which a column says nothing
 HONEST = 5.0  # by how much an honest text is likelier beforehand; nats
 WHERE_USUAL = 10.0  # and by how much more where all records are of several lines
 MOST, LEAST = 3.0, -4.0  # what one column of one line may say; nats
@@ -64,8 +66,25 @@ class Judge:
 
     def first_could_be_whole(self, record: Record) -> bool:
         """Whether the first line has all its fields, if the quote that it leaves open were an ordinary character."""
-        fields = self.dialect.opened(record.lines[0].text)
-        return len(fields) - 1 + len(fields[-1].split(self.dialect.delimiter)) >= self.width
+        return len(self.whole(record)) >= self.width
+
+    def whole(self, record: Record) -> list[str]:
+        """The fields of the first line, if the quote that it leaves open were an ordinary character."""
+        fields = self.dialect.opened(record.lines[0].text.rstrip("\r\n"))
+        return [*fields[:-1], *fields[-1].split(self.dialect.delimiter)]
+
+    def joined(self, record: Record) -> int:
+        """Lines of a record that may be records of their own, joined by a stray quote; 0 where nothing speaks for it.
+
+        Nothing does where the record ends otherwise than its lines, and where its column is quoted as a rule.
+        """
+        told = sum(bool(line.text.strip("\r\n")) for line in record.lines)
+        endings = {line.text[len(line.text.rstrip("\r\n")) :] for line in record.lines} - {""}
+        if not self.dialect.quote or told < 2 or len(endings) > 1 or not self.first_could_be_whole(record):
+            return 0
+        at = len(self.dialect.opened(record.lines[0].text)) - 1
+        short = [seen.quoted[at] for seen in self.recent if not seen.long] if at < self.width else []
+        return 0 if short and 2 * sum(short) > len(short) else len(record.lines)
 
     def swallows(self, record: Record) -> bool:
         """Whether the lines behind a record's first one are likelier records of their own than its text."""
@@ -83,7 +102,19 @@ class Judge:
         columns = usual.columns
         odds = -HONEST - WHERE_USUAL * usual.long
         odds += 0 if len(record.fields) == self.width else 3
-        before = self.dialect.opened(record.lines[0].text)[:-1]
+        whole = self.whole(record)
+        before = whole
+        n_open = len(self.dialect.opened(record.lines[0].text)) - 1  # fields before the one that is open
+        if len(whole) != self.width:
+            odds += log(0.1 / 0.7)
+        elif n_open < self.width - 1:  # what stands behind the quote is of the columns to the right, or of a text
+            odds += log(0.95 / FIT_BY_CHANCE.get(self.width - n_open, 0.1))
+            odds -= 2 * sum(cell[:1].isspace() for cell in whole[n_open + 1 :]) * (not columns)
+            for at, column in enumerate(columns[n_open + 1 :], start=n_open + 1):
+                odds += column.odds(whole[at], False, "", first=False)
+        if not columns:
+            lines = [fields for fields in [whole, *cut] if fields is not None and len(fields) == self.width]
+            odds += _alike([seen.fields for seen in self.recent], lines, n_open if whole in lines else -1)
         for text, fields in zip(told, cut, strict=True):
             if fields is None or len(fields) != self.width:
                 odds += log(0.1 / 0.7)
@@ -92,7 +123,7 @@ class Judge:
             if columns:
                 odds += log(0.95 / chance)
             else:  # nothing is known but that a comma of a text has a blank behind it
-                odds += log(0.95 / chance) / 2 - 2 * sum(cell[:1].isspace() for cell in fields[1:])
+                odds += log(0.95 / chance) - 2 * sum(cell[:1].isspace() for cell in fields[1:])
             quoted = _quoted(text, fields, self.dialect.quote)
             for at, column in enumerate(columns):
                 odds += column.odds(fields[at], quoted[at], before[at] if at < len(before) else "", first=at == 0)
@@ -104,6 +135,31 @@ class Judge:
         if self.made is None or self.n_new > RECENT / 10 or len(self.made.columns) < 2:
             self.made, self.n_new = _Usual(list(self.recent), self.width), 0
         return self.made
+
+
+def _alike(known: list[list[str]], lines: list[list[str]], n_open: int) -> float:
+    """How much likelier lines are records by what they have in common with each other and with the few that are known:
+    a count that goes on, the kind of a column, a value that stands again; nats.
+
+    `n_open`: fields that the first line has before its open quote, of which nothing can be told; -1 where it is none.
+    """
+    odds = 0.0
+    for n, fields in enumerate(lines):
+        own = range(n_open + 1 if n == 0 and n_open >= 0 else 0, len(fields))
+        for at in own:
+            cell, of = fields[at], kind(fields[at])
+            others = [each[at] for each in known] + [each[at] for m, each in enumerate(lines) if m != n]
+            kinds = {kind(other) for other in others[: len(known)]}
+            if at == 0 and n and (number := _integer(cell)) is not None:
+                before = _integer(lines[n - 1][0])
+                odds += 1 if before is not None and number == before + 1 else LEAST
+            elif of in ("integer", "figures"):
+                odds += 1 if kinds == {of} else 0
+            elif cell and not cell[:1].isspace() and cell in others:
+                odds += 2
+            if kinds and kinds <= {"integer", "figures"} and of not in kinds:
+                odds += LEAST / 2
+    return odds
 
 
 class _Usual:

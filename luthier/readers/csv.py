@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from luthier.errors import UserError
 from luthier.readers import Quarantined, Reader, Row
 from luthier.readers._layout import (
+    MOST_ABOVE,
     Layout,
     beginning,
     find_dialect,
@@ -34,7 +35,8 @@ class Csv(Reader):
     else can be meant. Blank lines are skipped: they are neither rows nor put aside. Rules of what is put aside:
     `ragged`, `quote`, `unclosed-quote`, `encoding`, `nul`, `too-long` (over 16 Mi characters), `header` (the header
     again). After an unclosed quote, which includes one that stays open for 16 Mi characters or 100,000 lines and one
-    that swallows lines which look like the table's records, reading goes on at the next physical line.
+    that swallows lines which look like the table's records, reading goes on at the next physical line. Where that is
+    undecided the record is read whole, and told where few others have several lines.
     """
 
     encoding: Encoding = "auto"
@@ -77,10 +79,10 @@ class Csv(Reader):
         layout, columns = found.layout, found.layout.columns
         lines = dropwhile(lambda line: line.number <= layout.n_above, physical_lines(path, found.encoding))
         records = split(lines, found.dialect, found.judge.swallows)
-        told, again, last = "", None, layout.n_above
+        again, last = [""], layout.n_above
         if layout.header is not None:
             first = next(records)
-            told, again, last = first.text.strip("\r\n"), first.fields[-1], first.lines[-1].number
+            again, last = _folded(first.fields), first.lines[-1].number
         empty = True
         for record in records:
             empty = False
@@ -89,15 +91,18 @@ class Csv(Reader):
             if layout.extra == "delimiter" and len(record.fields) == layout.width and not record.fields[-1]:
                 record.fields.pop()
             rule, reason, column = _problem(record, columns, found.encoding)
-            if not rule and len(columns) > 1 and record.fields[-1] == again:
-                repeated = record.text.strip("\r\n").removeprefix("\ufeff") == told  # files joined end to end
-                rule, reason = ("header", "the header stands here again") if repeated else ("", "")
+            begins = (
+                not record.rule and again[0] and again[0] == _folded(record.fields[:1])[0]
+            )  # cheap: of every record
+            if begins and _folded(record.fields) == again and (len(columns) > 1 or found.no_value(first.fields)):
+                rule, reason, column = "header", "the header stands here again", ""  # files joined end to end
             if rule:
                 yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)
             else:
+                joined = found.judge.joined(record) if len(record.lines) > 1 else 0
                 found.judge.learn(record)
                 text = record.text.removesuffix("\n").removesuffix("\r")
-                yield Row(path.name, line, dict(zip(columns, record.fields, strict=True)), blank, text)
+                yield Row(path.name, line, dict(zip(columns, record.fields, strict=True)), blank, text, joined)
         if empty:
             raise UserError("has a header and no records", where=str(path), hint="add rows below the header")
 
@@ -124,11 +129,16 @@ class Csv(Reader):
             "columns": layout.columns,
         }
 
-    def doubt(self, path: Path) -> str:
+    def doubt(self, path: Path, missing: Sequence[str]) -> str:
         found = self._found(path)
         header = found.layout.header
         if header is None or self.names:
             return ""
+        lower = (line for line in found.sample if line.number > header.lines[-1].number)
+        for record in islice(split(lower, found.dialect), MOST_ABOVE):
+            if set(missing) <= set(record.fields):
+                line = record.lines[0].number
+                return f"line {line} looks like the header; set `prepare.reader: {{kind: {self.kind}, skip_lines: {line - 1}}}`"
         why = headless(header.fields, (seen.fields for seen in found.judge.recent))
         return why and (
             f"the first line looks like data: {why}; if the file has no header, set "
@@ -172,6 +182,13 @@ class _Found:
     layout: Layout
     judge: Judge
 
+    def no_value(self, header: list[str]) -> bool:
+        """Whether the header of a single column, where it stands again, is none of the column's values: these differ,
+        and it is rare among them."""
+        cells = [_folded([line.text.strip()]) for line in self.sample if line.number > self.layout.n_above][1:]
+        n_again = sum(cell == _folded(header) for cell in cells)
+        return 10 * n_again <= len(cells) and len({cell[0] for cell in cells}) > len(cells) / 2
+
 
 def _problem(record: Record, header: list[str], encoding: str) -> tuple[str, str, str]:
     """(rule, reason, column) of what is wrong with a record; three empty strings when nothing is."""
@@ -193,6 +210,14 @@ def _problem(record: Record, header: list[str], encoding: str) -> tuple[str, str
         plural = "" if len(record.fields) == 1 else "s"
         return "ragged", f"{len(record.fields)} field{plural} where the header has {len(header)}", ""
     return "", "", ""
+
+
+def _folded(fields: list[str]) -> list[str]:
+    """Fields as they are compared with the header, without the empty ones at the end."""
+    folded = [field.removeprefix("\ufeff").strip(" \t\"'").casefold() for field in fields]
+    while len(folded) > 1 and not folded[-1]:
+        folded.pop()
+    return folded
 
 
 def _place(lines: list[Line], at: int) -> tuple[int, int]:

@@ -73,6 +73,8 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     n_met = sum(table.n_read for table in tables.values())
     for line in of_reading(n_met, aside, notes, settings, [table.path.name for table in tables.values()], task.advice):
         out.say(line)
+    for line in filter(None, (table.joined() for table in tables.values())):
+        out.say(f"warning: {line}")
     check_reading(n_met, aside, notes, settings, task, source)
     draft = Draft(first, assigned(notes, settings, config.seed))
     flow = [

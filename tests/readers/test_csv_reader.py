@@ -410,3 +410,23 @@ def test_a_corrupted_table_loses_no_line_and_raises_nothing_but_user_errors(
                 values = list(item.values.values())
                 assert parsed in (values, [*values, ""])  # a delimiter at the end of every record is none
         assert not "".join(lines[start - 1 + taken : end - 1]).strip("\r\n")  # only blank lines are passed over
+
+
+PAIRS = "".join(f"st. {n},Street {n}\n" for n in range(30))
+AGAIN = {  # content -> lines put aside
+    "in quotes": (f'raw,clean\n{PAIRS}"raw","clean"\n{PAIRS}', [32]),
+    "with capitals": (f"raw,clean\n{PAIRS}Raw,CLEAN\n{PAIRS}", [32]),
+    "with blanks": (f"raw,clean\n{PAIRS}raw, clean \n{PAIRS}", [32]),
+    "with a byte order mark": (f'raw,clean\n{PAIRS}\ufeff"raw","clean"\n{PAIRS}', [32]),
+    "with a delimiter at the end": (f"raw,clean\n{PAIRS}raw,clean,\n", [32]),
+    "one name alone": (f"raw,clean\n{PAIRS}raw,Raw Street\n", []),
+    "one column": ("clean\n" + "".join(f"Street {n}\n" for n in range(30)) + "Clean\nStreet 40\n", [32]),
+    "one column of labels": ("spam\n" + "ham\n" * 30 + "spam\n" + "ham\n", []),
+    "one column, few values": ("word\nroof\nword\n", []),
+}
+
+
+@pytest.mark.parametrize(("content", "lines"), AGAIN.values(), ids=AGAIN.keys())
+def test_the_header_is_known_again_however_it_is_written(tmp_path: Path, content: str, lines: list[int]) -> None:
+    aside = [each for each in Csv().rows(written(tmp_path, content.encode())) if isinstance(each, Quarantined)]
+    assert [(each.line, each.rule) for each in aside] == [(line, "header") for line in lines]

@@ -233,6 +233,51 @@ def test_a_short_table_in_an_encoding_of_old_is_read_as_it_was_written(
     assert [row.values["clean"] for row in Csv().rows(path) if isinstance(row, Row)] == towns.split()
 
 
+OF_OLD = {  # a column of one-word values and its encoding
+    "Greek capitals": ("cp1253", "ΠΕΙΡΑΙΑΣ ΚΑΒΑΛΑ ΒΕΡΟΙΑ ΛΑΜΙΑ ΡΟΔΟΣ ΚΟΖΑΝΗ ΔΡΑΜΑ ΞΑΝΘΗ ΤΡΙΚΑΛΑ ΚΟΡΙΝΘΟΣ"),
+    "Greek names in capitals": ("cp1253", "ΑΝΤΩΝΙΟΥ ΒΑΣΙΛΕΙΟΥ ΚΩΝΣΤΑΝΤΙΝΟΥ ΣΠΥΡΟΣ ΜΙΧΑΛΗΣ ΚΑΤΕΡΙΝΑ ΣΟΦΙΑ ΠΕΤΡΟΣ"),
+    "Russian of a Mac": ("mac_cyrillic", "Псков Рязань Тула Калуга Вологда Архангельск Смоленск Пенза Курск Орёл"),
+    "Greek of DOS": ("cp737", "Καβάλα Βέροια Λαμία Ρόδος Κοζάνη Δράμα Ξάνθη Τρίκαλα Κόρινθος Σπάρτη"),
+    "Hebrew of DOS": ("cp862", "אשקלון רחובות הרצליה מודיעין נצרת אילת טבריה עכו"),
+    "Arabic of DOS": ("cp720", "بيروت طرابلس صيدا تونس الرباط مراكش الخرطوم عمان مسقط"),
+    "Greek of a Mac": ("mac_greek", "Καβάλα Βέροια Λαμία Ρόδος Κοζάνη Δράμα Ξάνθη Τρίκαλα Κόρινθος Σπάρτη"),
+    "Polish of a Mac": ("mac_latin2", "Bełchatów Łomża Piła Jastrzębie Śrem Żywiec Ełk Sławno Zgłobień"),
+    "katakana of half the width": ("cp932", "ﾃｰﾌﾞﾙ ｿﾌｧ ﾍﾞｯﾄﾞ ｶｰﾃﾝ ﾗﾝﾌﾟ ﾄﾞﾗｲﾔｰ"),
+    "mails in Japanese": ("iso2022_jp", "東京 大阪 横浜 札幌 神戸 京都"),
+}
+
+
+@pytest.mark.parametrize(("encoding", "words"), OF_OLD.values(), ids=OF_OLD.keys())
+def test_a_column_of_short_values_is_read_as_it_was_written(tmp_path: Path, encoding: str, words: str) -> None:
+    rows = [f"{n};{word};x" for n, word in enumerate(words.split() * 3)]
+    path = written(tmp_path, "\n".join(["id;city;label", *rows, ""]), encoding)
+    assert [row.values["city"] for row in Csv().rows(path) if isinstance(row, Row)] == words.split() * 3
+
+
+ASKED = [("cp1254", "İzmit"), ("cp850", "Växjö"), ("cp932", "不良 優秀")]
+
+
+@pytest.mark.parametrize(("encoding", "words"), ASKED)
+def test_a_few_characters_that_may_be_others_are_asked_for_or_read_as_written(
+    tmp_path: Path, encoding: str, words: str
+) -> None:
+    rows = [f"{n};{word};x" for n, word in enumerate(words.split() * 9)]
+    path = written(tmp_path, "\n".join(["id;city;label", *rows, ""]), encoding)
+    try:
+        read = [row.values["city"] for row in Csv().rows(path) if isinstance(row, Row)]
+    except UserError as asked:
+        assert "do not tell which encoding it has" in str(asked)
+    else:
+        assert read == words.split() * 9
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_of_letters_that_have_no_zeros_is_known_without_its_mark(tmp_path: Path, encoding: str) -> None:
+    path = written(tmp_path, "имя\n" + "Владимир Александрович\n" * 20, encoding)
+    with pytest.raises(UserError, match=f"looks like UTF-16 without a byte order mark.*{encoding}"):
+        Csv().describe(path)
+
+
 FEW = ["Muñoz", "café", "Müller", "Møller", "naïve", "Ångström", "’", "£5", "½", "21°", "®", "Zoë", "piñata", "garçon"]
 
 

@@ -60,6 +60,55 @@ LAYOUTS: dict[str, tuple[Csv, str, list[str], list[list[str]], dict[str, Any]]] 
         FIVE,
         {"lines_above_the_header": 1},
     ),
+    "a note with a delimiter and a year": (
+        Csv(),
+        "Sales\nby Eve, 2023\n\nraw,clean\n" + "ulm st.,Ulm\n" * 9,
+        ["raw", "clean"],
+        [["ulm st.", "Ulm"]] * 9,
+        {"lines_above_the_header": 3},
+    ),
+    "a note in the first line": (
+        Csv(),
+        "made by Eve, 2023\n\nraw,clean\n" + "ulm st.,Ulm\n" * 9,
+        ["raw", "clean"],
+        [["ulm st.", "Ulm"]] * 9,
+        {"lines_above_the_header": 2},
+    ),
+    "a note of more fields": (
+        Csv(),
+        "Sales\nby Eve, Al, Bo\n\nraw,clean\n" + "ulm st.,Ulm\n" * 9,
+        ["raw", "clean"],
+        [["ulm st.", "Ulm"]] * 9,
+        {"lines_above_the_header": 3},
+    ),
+    "a note with a year as a spreadsheet writes it": (
+        Csv(),
+        "Sales;;\nYear;2023;\n;;\nnr;text;price\n" + BODY.replace(",", ";"),
+        NAMES,
+        FIVE,
+        {"lines_above_the_header": 3},
+    ),
+    "a blank line below the header": (
+        Csv(),
+        "raw, clean\n\n" + "".join(f"st. {c},Street {c}\n" for c in "abcdef"),
+        ["raw", " clean"],
+        [[f"st. {c}", f"Street {c}"] for c in "abcdef"],
+        {"delimiter": ","},
+    ),
+    "a blank line among the records": (
+        Csv(),
+        "raw,clean\nst. x,Street x\n\n" + "".join(f"st. {c},Street {c}\n" for c in "abcdef"),
+        ["raw", "clean"],
+        [[f"st. {c}", f"Street {c}"] for c in "xabcdef"],
+        {"delimiter": ","},
+    ),
+    "a year in the header, and a blank line below it": (
+        Csv(),
+        "city,2023\n\nUlm,5\nBern,6\nGraz,7\n",
+        ["city", "2023"],
+        [["Ulm", "5"], ["Bern", "6"], ["Graz", "7"]],
+        {"delimiter": ","},
+    ),
     "excel's hint": (
         Csv(),
         "sep=,\r\nnr,text,price\r\n" + BODY,
@@ -212,6 +261,55 @@ def test_what_does_not_go_together_says_what_to_set(tmp_path: Path, reader: Csv,
     assert str(told.value) == f"{path}{sentence}"
 
 
+DIVIDED = {  # a header, a record by its number, and how many fields it has too many
+    "a comma in each text": ("id,text,label", "{n},Dale {n}, Ann {n},b"),
+    "a comma in each text behind a column of any name": ("age,text,label", "{n},Dale {n}, Ann {n},b"),
+    "a comma without a blank": ("order_id,text,label", "{n},tall,red,b"),
+    "in a first column that is unique": ("text,label", "Dale {n},Ann,b"),
+    "a decimal comma": ("article,price,label", "shelf {n},{n},75,b"),
+    "a decimal comma behind quoted names": ("shelf,price,label", '"shelf {n}",{n},75,b'),
+    "a decimal comma below ten": ("depth,price,label", "{n},{n},05,b"),
+    "quoted names that have a name": ("name,price,label", '"shelf {n}",{n},x,b'),
+    "single quotes": ("depth,text,label", "{n},'oh,my',b"),
+    "blanks around a delimiter": ("nr,text,label", '{n} , "so, well" , "b"'),
+    "a tab before a quote": ("depth,text,label", '{n},\t"so, well",b'),
+    "a hard blank before a quote": ("depth,text,label", '{n},\xa0"so, well",b'),
+}
+
+
+@pytest.mark.parametrize(("header", "record"), DIVIDED.values(), ids=DIVIDED.keys())
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_delimiter_within_a_value_of_each_record_is_no_index(
+    tmp_path: Path, header: str, record: str, start: int
+) -> None:
+    body = "".join(record.replace("{n}", str(n)) + "\n" for n in range(start, start + 30))
+    path = written(tmp_path, f"{header}\n{body}")
+    n = header.count(",") + 1
+    with pytest.raises(
+        UserError,
+        match=f"the header has {n} fields, and 30 of the 30 records below it have {n + 1}; if values hold ','",
+    ):
+        Csv().describe(path)
+
+
+INDEXED = {
+    "counted from zero": ("text,label", "{n},the lamp,b"),
+    "quoted numbers": ('"text","label"', '"{n}","the lamp, new","b"'),
+    "quoted names": ('"paid","label"', '"Lamp {n}",{n},"b"'),
+    "integers of two digits": ("paid,label", "{n},20,31"),
+    "some texts begin with a blank": ("text,label", "{n},the lamp,b", "{n}, a lamp,b"),
+}
+
+
+@pytest.mark.parametrize("given", INDEXED.values(), ids=INDEXED.keys())
+def test_an_index_without_a_name_is_found(tmp_path: Path, given: tuple[str, ...]) -> None:
+    header, record, *other = given
+    body = "".join((other[0] if other and n == 7 else record).replace("{n}", str(n)) + "\n" for n in range(30))
+    described = Csv().describe(written(tmp_path, f"{header}\n{body}"))
+    assert described["index_without_a_name"]
+    assert described["columns"] == ["column 1", *header.replace('"', "").split(",")]
+
+
 RAGGED = {
     "one that lacks a field": ("a,b,c\n1,2,3\n1,2\n3,4,5\n", 1),
     "one with a field more": ("a,b\n1,2\n1,2,3\n3,4\n", 1),
@@ -258,6 +356,21 @@ def test_a_column_that_is_not_there_tells_where_the_first_line_looks_like_data(
         if why
         else []
     )
+
+
+def test_a_line_below_that_holds_the_columns_asked_for_is_named(tmp_path: Path) -> None:
+    table = Table(written(tmp_path, "made by Eve, Ulm\n\nraw,clean\nulm st.,Ulm\n"), Csv())
+    with pytest.raises(UserError) as told:
+        table.require(["clean", "raw"])
+    assert str(told.value).splitlines()[-1] == (
+        f"{table.path}: line 3 looks like the header; set `prepare.reader: {{kind: csv, skip_lines: 2}}`"
+    )
+
+
+def test_an_empty_name_is_no_sign_of_data(tmp_path: Path) -> None:
+    table = Table(written(tmp_path, "text,\nThe rug,\nThe tub,\nThe fan,x\n"), Csv())
+    with pytest.raises(UserError, match=r"^(?!.*looks like data)"):
+        table.require(["title"])
 
 
 WRITTEN_AGAIN = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.readers import Quarantined, Row
+from luthier.readers import Quarantined, Row, Table
 from luthier.readers.csv import Csv
 from luthier.readers.tsv import Tsv
 
@@ -231,3 +231,61 @@ def test_each_stray_quote_is_looked_at_once_however_many_there_are(tmp_path: Pat
     content = table(NUMBERED, numbered, 4000, strays | closing)
     aside, n, _ = read(tmp_path / "t.csv", Csv(), content)
     assert (len(aside), n) == (800, 3200)
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 8, 10, 12])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_stray_quote_in_a_small_table_costs_its_own_line_alone(tmp_path: Path, n: int, at: int) -> None:
+    strays = {at: '"shelf of wood,complaint', n - 1: 'tube of 14",praise'}
+    said = table(LABELLED, lambda n: f"the {GOODS[n % 7]} {SAID[n % 4]},{('praise', 'complaint')[n % 2]}", n, strays)
+    assert read(tmp_path / "t.csv", Csv(), said)[:2] == ([at + 2], n - 1)
+    strays = {at: f'{at},"shelf of wood,7', n - 1: f'{n - 1},tube of 14",9'}
+    counted = table("nr,text,price", lambda n: f"{n},the {GOODS[n % 7]},{n * 7 % 5}", n, strays)
+    assert read(tmp_path / "t.csv", Csv(), counted)[0] == ([at + 2] if n - at > 2 else [])
+
+
+@pytest.mark.parametrize("at", [0, 1, 20, 48])
+@pytest.mark.parametrize(
+    ("header", "make", "strays"),
+    [
+        (LABELLED, labelled, ['"shelf of wood,praise', 'tube of 14",praise']),
+        ("label,text", lambda n: f"{('good', 'bad')[n % 2]},lamp {n}", ['good,"shelf of wood', 'bad,tube of 14"']),
+        (TOWNS, towns, ['"ulm st. 5,Ulm Street 5', 'basel 9",Basel Street 9']),
+    ],
+)
+def test_a_stray_quote_in_two_columns_that_the_next_line_closes_costs_its_own_line_alone(
+    tmp_path: Path, header: str, make: object, strays: list[str], at: int
+) -> None:
+    content = table(header, make, 50, {at: strays[0], at + 1: strays[1]})
+    assert read(tmp_path / "t.csv", Csv(), content)[:2] == ([at + 2], 49)
+
+
+def told(path: Path, content: str) -> str:
+    path.write_bytes(content.encode())
+    found = Table(path, Csv())
+    assert list(found)
+    return found.joined()
+
+
+TOLD = {
+    "one column": (
+        table("text", lambda n: f"a {GOODS[n % 7]}", 30, {4: '"shelf of wood', 7: 'tube of 14"'}),
+        "t.csv, line 6: the record has 4 lines, and no other has several; if they are records of their own, a quote is not "
+        "closed there",
+    ),
+    "two in one column": (
+        table("text", lambda n: f"a {GOODS[n % 7]}", 40, {4: '"shelf', 7: '14"', 20: '"desk', 30: '9"'}),
+        "t.csv, line 6: the record has 4 lines, and only 1 of the others has several; if they are records of their own, a "
+        "quote is not closed there",
+    ),
+    "several lines as a rule": (table("text", lambda n: f'"a {GOODS[n % 7]}\nfor {n}"', 30, {}), ""),
+    "a column in quotes": (table("text", lambda n: f'"a {GOODS[n % 7]}"', 30, {4: '"a shelf\nof wood"'}), ""),
+    "a letter that cannot be divided": (table("nr,text", lambda n: f"{n},a", 9, {4: '4,"Dear sir\nbye",b,c'}), ""),
+    "line endings of a spreadsheet": (table("text", lambda n: f"a {n}", 30, {4: '"a\nb"'}, "\r\n"), ""),
+    "one line each": (table("text", lambda n: f"a {n}", 30, {}), ""),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), TOLD.values(), ids=TOLD.keys())
+def test_what_stays_undecided_is_told(tmp_path: Path, content: str, sentence: str) -> None:
+    assert told(tmp_path / "t.csv", content) == sentence

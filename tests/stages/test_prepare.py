@@ -239,6 +239,19 @@ def test_nested_values_are_taught_as_json(tmp_path: Path) -> None:
 RARE = [("a", 30), ("b", 30), ("single", 1), ("alone", 1), ("two", 2)]
 
 
+def test_a_record_that_may_be_several_joined_by_a_quote_is_said(tmp_path: Path) -> None:
+    rows = [[f"shelf {n}", f"Shelf {n}"] for n in range(60)]
+    rows[8][1], rows[9][1] = '"Shelf 8', 'Shelf 9"'
+    table(tmp_path / "t.csv", [["raw", "clean"], *rows])
+    done = Prepared(
+        tmp_path,
+        CLASSIFY.replace(
+            CLASSIFY.splitlines()[2], "task: {kind: standardize, table: t.csv, column: raw, target: clean}"
+        ),
+    )
+    assert [line for line in done.said if line.startswith("warning: t.csv, line 10: the record has 2 lines")]
+
+
 @pytest.mark.parametrize("sizes", ["validation: 0.1, test: 0.2", "validation: 6, test: 12"])
 def test_a_label_of_one_example_stays_in_training_and_it_is_said(tmp_path: Path, sizes: str) -> None:
     labels = [label for label, n in RARE for _ in range(n)]
