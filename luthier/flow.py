@@ -15,6 +15,8 @@ from luthier.choice import unknown
 from luthier.engines import Computing
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, PreparedFacts
+from luthier.noting import SPLIT_FILE
+from luthier.noting import opened as open_tables
 from luthier.recipe import Recipe
 from luthier.recipe_file import RecipeFile
 from luthier.runs import Run, settled
@@ -26,8 +28,7 @@ from luthier.stages.gate import Gate, gate
 from luthier.stages.hint import Hint, hint
 from luthier.stages.measure import Measure, measure
 from luthier.stages.predict import Predict, predict
-from luthier.stages.prepare import SPLIT_FILE, Prepare, prepare
-from luthier.stages.prepare import opened as open_tables
+from luthier.stages.prepare import Prepare, prepare
 from luthier.stages.score import Score, score
 from luthier.stages.train import Evaluation, Train, train
 from luthier.store import Artifact, Listener, Store, digest

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from luthier.errors import UserError
+from luthier.noting import missing_columns
 from luthier.readers import Quarantined, Table
 from luthier.reading import detect
 from luthier.recipe import PrepareSettings
 from luthier.seams import Dropped, Example
-from luthier.stages.prepare import missing_columns
 from luthier.tasks import Task
 
 
