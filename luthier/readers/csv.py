@@ -139,6 +139,9 @@ class Csv(Reader):
             if set(missing) <= set(record.fields):
                 line = record.lines[0].number
                 return f"line {line} looks like the header; set `prepare.reader: {{kind: {self.kind}, skip_lines: {line - 1}}}`"
+        whole = found.dialect.cut(header.fields[0]) if len(header.fields) == 1 else None
+        if whole and len(whole) > 1 and set(missing) <= set(whole):
+            return "each line stands in quotes as a whole, so it is one field; remove the quotes around the lines"
         why = headless(header.fields, (seen.fields for seen in found.judge.recent))
         return why and (
             f"the first line looks like data: {why}; if the file has no header, set "
