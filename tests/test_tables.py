@@ -189,7 +189,8 @@ def test_what_the_encoding_cannot_hold_makes_the_table_utf8_with_a_mark_and_is_t
     (tmp_path / "t.csv").write_bytes("messy;n\r\nMünchen;1\r\nb;2\r\n".encode("cp1252"))
     result = applied(tmp_path / "t.csv", tmp_path / "out.csv", Saying("Łódź"))
     assert (tmp_path / "out.csv").read_bytes() == (
-        b"\xef\xbb\xbf" + "messy;n;messy_suggestion;messy_confidence\r\nMünchen;1;Łódź;0.250\r\nb;2;Łódź;0.250\r\n".encode()
+        b"\xef\xbb\xbf"
+        + "messy;n;messy_suggestion;messy_confidence\r\nMünchen;1;Łódź;0.250\r\nb;2;Łódź;0.250\r\n".encode()
     )
     assert result["notes"] == [
         "cp1252, in which the table was, has no 'Ł', which a suggestion holds: "
