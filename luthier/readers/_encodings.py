@@ -187,7 +187,7 @@ def _shown(
 
 def _word(text: str, language: str, *, capitals: bool) -> float:
     """How likely the letters of a word are in a language, where words of capitals are the rule or are not; nats."""
-    letters = _letters(language, plain=capitals)
+    letters = _letters(language, unmarked=capitals)
     latin = language in _LATIN
     score, before = 0.0, ""
     last = len(text) - 1
@@ -235,8 +235,8 @@ _LATIN = {language for language, letters in ALPHABETS.items() if letters and let
 
 
 @cache
-def _letters(language: str, *, plain: bool = False) -> dict[str, float]:
-    """Logarithm of how common each letter is in words that hold one beyond ASCII; `plain`: as capitals are written, which
+def _letters(language: str, *, unmarked: bool = False) -> dict[str, float]:
+    """Logarithm of how common each letter is in words that hold one beyond ASCII; `unmarked`: as capitals are written, which
     have no accents in Greek, or katakana of half the width."""
     from babel import Locale
 
@@ -247,13 +247,13 @@ def _letters(language: str, *, plain: bool = False) -> dict[str, float]:
     words = {word for name in told for word in str(name).lower().split()}
     counts = Counter("".join(words))
     alphabet = ALPHABETS[language]
-    if plain and language == "el":
+    if unmarked and language == "el":
         bare = {c: unicodedata.normalize("NFD", c)[0] for c in alphabet}
         counts = Counter("".join(bare.get(c, c) for c in counts.elements()))
         alphabet = "".join(dict.fromkeys(bare.values()))
-    if plain and language == "ja":
-        of = {c: counts[unicodedata.normalize("NFKC", c)] + 5 for c in map(chr, range(0xFF66, 0xFFA0))}
-        return {c: log(n / sum(of.values())) for c, n in of.items()}
+    if unmarked and language == "ja":
+        halves = {c: counts[unicodedata.normalize("NFKC", c)] + 5 for c in map(chr, range(0xFF66, 0xFFA0))}
+        return {c: log(n / sum(halves.values())) for c, n in halves.items()}
     if not alphabet:  # a script of very many characters
         common = {c: n for c, n in counts.items() if c > "\x7f" and (c.isalpha() or language == "th")}
         total = sum(n**0.75 for n in common.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -139,11 +140,19 @@ def _misquoted(lines: list[Line], dialect: Dialect, whole: bool, limited: bool) 
     """`whole`: the fault lies within the line. Otherwise its last field opens a quote that does not end well."""
     if whole:
         after = f"a closing {dialect.quote} is followed by neither {dialect.delimiter!r} nor the end of the line"
-        return Record(lines, [], "quote", after)
+        return Record(lines, [], "quote", after + _cause(lines[0].text, dialect))
     fields = dialect.opened(lines[0].text)
     until = f" within {LONGEST} characters or {MOST_LINES} lines" if limited else ""
     reason = f"the {dialect.quote} that opens field {len(fields)} is never properly closed{until}"
     return Record(lines, fields, "unclosed-quote", reason)
+
+
+def _cause(text: str, dialect: Dialect) -> str:
+    """What may be why a closing quote stands where none can, and what helps; "" where nothing is seen."""
+    if not dialect.escape and f"\\{dialect.quote}" in text:
+        return "; if a backslash escapes it, set the reader's `escape: '\\'`"
+    ends = rf"{re.escape(dialect.quote)}[ \t\xa0]+({re.escape(dialect.delimiter)}|[\r\n]*$)"
+    return "; remove the blanks behind it" if re.search(ends, text) else ""
 
 
 def _swallowing(lines: list[Line], dialect: Dialect, closed: int) -> Record:

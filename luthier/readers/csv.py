@@ -82,7 +82,9 @@ class Csv(Reader):
         again, last = [""], layout.n_above
         if layout.header is not None:
             first = next(records)
-            again, last = _folded(first.fields), first.lines[-1].number
+            last = first.lines[-1].number
+            if len(columns) > 1 or found.no_value(first.fields):
+                again = _folded(first.fields)
         empty = True
         for record in records:
             empty = False
@@ -94,7 +96,7 @@ class Csv(Reader):
             begins = (
                 not record.rule and again[0] and again[0] == _folded(record.fields[:1])[0]
             )  # cheap: of every record
-            if begins and _folded(record.fields) == again and (len(columns) > 1 or found.no_value(first.fields)):
+            if begins and _folded(record.fields) == again:
                 rule, reason, column = "header", "the header stands here again", ""  # files joined end to end
             if rule:
                 yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)
@@ -139,6 +141,9 @@ class Csv(Reader):
             if set(missing) <= set(record.fields):
                 line = record.lines[0].number
                 return f"line {line} looks like the header; set `prepare.reader: {{kind: {self.kind}, skip_lines: {line - 1}}}`"
+        whole = found.dialect.cut(header.fields[0]) if len(header.fields) == 1 else None
+        if whole and len(whole) > 1 and set(missing) <= set(whole):
+            return "each line stands in quotes as a whole, so it is one field; remove the quotes around the lines"
         why = headless(header.fields, (seen.fields for seen in found.judge.recent))
         return why and (
             f"the first line looks like data: {why}; if the file has no header, set "

@@ -367,6 +367,30 @@ def test_a_line_below_that_holds_the_columns_asked_for_is_named(tmp_path: Path) 
     )
 
 
+def test_lines_that_stand_in_quotes_as_a_whole_are_told(tmp_path: Path) -> None:
+    table = Table(written(tmp_path, '"text,label"\n"The rug,bad"\n"The tub,good"\n'), Csv())
+    with pytest.raises(UserError) as told:
+        table.require(["text", "label"])
+    assert str(told.value).splitlines()[-1] == (
+        f"{table.path}: each line stands in quotes as a whole, so it is one field; remove the quotes around the lines"
+    )
+
+
+CAUSES = {
+    '"a, b" ,"x"': "; remove the blanks behind it",
+    '"a, b","x" ': "; remove the blanks behind it",
+    '"so \\"big\\", he said","x"': "; if a backslash escapes it, set the reader's `escape: '\\'`",
+    '"a"b,"x"': "",
+}
+
+
+@pytest.mark.parametrize(("record", "cause"), CAUSES.items())
+def test_a_quote_that_stands_where_none_can_names_what_helps(tmp_path: Path, record: str, cause: str) -> None:
+    [aside, _] = Csv().rows(written(tmp_path, f"text,label\n{record}\na,b\n"))
+    assert isinstance(aside, Quarantined)
+    assert aside.reason == f"a closing \" is followed by neither ',' nor the end of the line{cause}"
+
+
 def test_an_empty_name_is_no_sign_of_data(tmp_path: Path) -> None:
     table = Table(written(tmp_path, "text,\nThe rug,\nThe tub,\nThe fan,x\n"), Csv())
     with pytest.raises(UserError, match=r"^(?!.*looks like data)"):
