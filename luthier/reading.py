@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
 
@@ -19,14 +20,20 @@ UNTOLD = ("columns", "above", "mark", "newline", "shapes")  # what only a writer
 TAB_SUFFIXES = {".tsv", ".tab"}
 
 
-def detect(path: Path) -> Reader:
+def detect(path: Path, former: str = "") -> Reader:
     """The reader for a file, configured; content decides and the suffix settles what content leaves open.
 
     Raises UserError for a file that is missing, a folder, empty, or no text. The encoding stays `auto`, so that
-    `describe` can say how it was found.
+    `describe` can say how it was found; `former` is believed where the bytes fit several.
     """
     refuse_unfit(path, encoding="auto")
-    encoding, _ = find_encoding(path)
+    given = {}
+    try:
+        encoding, _ = find_encoding(path)
+    except UserError:
+        if not former or former.startswith("utf"):
+            raise
+        encoding, given = former, {"encoding": former}
     lines = [line for line in beginning(path, encoding) if line.text.strip()]
     if not lines:
         raise UserError("is empty", where=str(path), hint="it needs at least one record")
@@ -39,8 +46,18 @@ def detect(path: Path) -> Reader:
         return Jsonl()
     delimiter = find_dialect(lines, "auto", '"', "", "auto").delimiter
     if delimiter == "\t" or (suffix in TAB_SUFFIXES and delimiter not in lines[0].text):
-        return Tsv()
-    return Csv(delimiter=delimiter)
+        return Tsv().model_copy(update=given)
+    return Csv(delimiter=delimiter).model_copy(update=given)
+
+
+def reader_for_more(path: Path, given: Reader | None, former: str) -> Reader:
+    """How to read further rows: as the recipe says, unless their bytes speak against its encoding, or else as they are found.
+
+    `former` is the encoding of the table that was learned from, which is believed where the bytes fit several.
+    """
+    if given is not None and contradicted(path, given):
+        return given.model_copy(update={"encoding": "auto"})
+    return given or detect(path, former)
 
 
 def contradicted(path: Path, reader: Reader) -> str:
@@ -49,10 +66,16 @@ def contradicted(path: Path, reader: Reader) -> str:
     if encoding == "auto" or encoding.lower().replace("-", "").replace("_", "").startswith(("utf", "u8")):
         return ""
     refuse_unfit(path, encoding=encoding)
-    found, how = find_encoding(path)
+    decoder, plain = codecs.getincrementaldecoder("utf-8")(), True
     with path.open("rb") as file:
-        plain = all(chunk.isascii() for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
-    return "" if plain or found != "utf-8" else f"is not {encoding}, as prepare.reader says: {how}"
+        try:
+            while chunk := file.read(CHUNK_BYTES):
+                plain &= chunk.isascii()
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return ""
+    return "" if plain else f"is not {encoding}, as prepare.reader says: every byte is valid utf-8"
 
 
 def said_of(table: Table) -> str:

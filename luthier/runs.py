@@ -411,7 +411,7 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
     table is read in passes and never held; what was answered is on disk, so that the same call goes on after a crash.
     `base` is the folder of the base, where that was moved.
     """
-    from luthier.reading import detect, said_of
+    from luthier.reading import reader_for_more, said_of
 
     entry = find(store, name)
     if not source.is_file():
@@ -424,8 +424,10 @@ def apply(store: Store, name: str, source: Path, target: Path, base: Path | None
     if warning:
         store.listener.say(warning)
     opened = settled(recipe_of(store, entry), store)
-    recipe = opened.recipe
-    tables = {TABLE: Table(source, recipe.prepare.reader or detect(source)), **beside_tables(opened)}
+    recipe, former = opened.recipe, ""
+    with contextlib.suppress(UserError):  # what was learned from may be gone, and serves as a hint alone
+        former = str(evidence(store, entry, "examples").facts["source"].get("encoding", ""))
+    tables = {TABLE: Table(source, reader_for_more(source, recipe.prepare.reader, former)), **beside_tables(opened)}
     for each in tables.values():
         store.listener.say(said_of(each))
     table = tables[TABLE]

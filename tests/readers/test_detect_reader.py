@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from luthier.errors import UserError
-from luthier.readers import Reader
+from luthier.readers import Reader, Table
 from luthier.readers.csv import Csv
 from luthier.readers.json import Json
 from luthier.readers.jsonl import Jsonl
 from luthier.readers.tsv import Tsv
-from luthier.reading import detect
+from luthier.reading import detect, reader_for_more
 
 FILES = {
     "csv": ("t.csv", b"a,b\n1,2\n", Csv(delimiter=",")),
@@ -64,3 +64,26 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, what: str) 
     with pytest.raises(UserError) as error:
         detect(path)
     assert error.value.what == what
+
+
+@pytest.mark.parametrize(
+    ("encoding", "given", "former", "expected"),
+    [
+        ("cp1250", None, "cp1250", "cp1250"),  # one word, which may be of several encodings: as the table before
+        ("cp1250", None, "utf-8", None),  # the table before says nothing of it
+        ("utf-8", None, "cp1250", "auto"),
+        ("utf-8", Csv(encoding="cp1250"), "cp1250", "auto"),  # its bytes speak against what the recipe says
+        ("cp1250", Csv(encoding="cp1250"), "cp1250", "cp1250"),
+    ],
+)
+def test_further_rows_are_read_as_those_before_unless_their_bytes_say_otherwise(
+    tmp_path: Path, encoding: str, given: Csv | None, former: str, expected: str | None
+) -> None:
+    (tmp_path / "new.csv").write_bytes("raw;n\ngdańsk;1\n".encode(encoding))
+    if expected is None:
+        with pytest.raises(UserError, match="its bytes do not tell which encoding it has"):
+            reader_for_more(tmp_path / "new.csv", given, former)
+        return
+    reader = reader_for_more(tmp_path / "new.csv", given, former)
+    assert reader.model_dump()["encoding"] == expected
+    assert [row.values["raw"] for row in Table(tmp_path / "new.csv", reader)] == ["gdańsk"]
