@@ -344,7 +344,7 @@ def test_a_model_that_was_refused_is_applied_with_a_warning_and_what_it_did_not_
     assert (result["cut_predictions"], result["max_new_tokens"]) == (2, 4)
     assert "2 of 2 answers were cut off at predict.engine.max_new_tokens (4)" in told_of(result)
     assert heard.lines[0] == result["warning"]
-    assert "is NOT RELEASED: its release checks refused the model" in result["warning"]
+    assert "is NOT RELEASED: its required release checks did not all pass" in result["warning"]
     unchecked = runs.apply(store_of(project), "whole", project / "new.csv", project / "out2.csv")
     assert "no release check was required of whole-" in unchecked["warning"]
 
