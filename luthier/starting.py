@@ -125,6 +125,8 @@ def looked(table: Path, reader: Reader, tell: Tell) -> Look:
     described = reader.describe(table)
     how = f"{described['format']}, {described['encoding']}"
     how += f", delimiter {described['delimiter']!r}" if "delimiter" in described else ""
+    if n := described.get("lines_above_the_header"):
+        how += f", {n} line{'s' if n > 1 else ''} above the header left out"
     unread = f", {len(aside)} of them cannot be read (the first in line {aside[0].line})" if aside else ""
     first = "the first " if len(records) == LOOK else ""
     nameless = " and one without a name, which is not read" if "" in named else ""

@@ -513,3 +513,11 @@ def test_a_table_whose_name_no_recipe_can_hold_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"caf\\udce9\.csv: has a name that is no UTF-8, .*; rename it"):
         started(table)
     assert list(tmp_path.iterdir()) == [table]
+
+
+def test_lines_above_the_header_are_said(tmp_path: Path) -> None:
+    rows = "".join(f"{n};wo ist Lieferung {n};{'Versand' if n % 2 else 'Rechnung'}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text("Bericht;;\nvon M;;\n;;\nNr.;Text;Abteilung\n" + rows)
+    heard: list[str] = []
+    write_recipe(tmp_path / "t.csv", tmp_path / "t.yaml", "", "", "", "", ask=None, tell=heard.append)
+    assert "3 lines above the header left out; columns Nr., Text, Abteilung" in heard[0]
