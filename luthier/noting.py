@@ -103,10 +103,15 @@ def opened(
                 raise UserError(why, where=str(path), hint=hint)
             tables[role] = Table(path, given or detect(path), aside)
         except UserError as problem:
-            problems += problem.problems if isinstance(problem, Problems) else [problem]
+            found = problem.problems if isinstance(problem, Problems) else [problem]
+            key = f"prepare.split.{role.removeprefix(SPLIT_FILE)}" if role.startswith(SPLIT_FILE) else f"task.{role}"
+            for each in found:
+                each.where = f"{key}, {each.where}" if each.where else key
+            problems += found
         else:
             say(said_of(tables[role]))
-    problems += missing_columns(tables, task, settings)
+    beside = next((role for role in task.row_by_row if role in paths), None)
+    problems += missing_columns(tables, task, settings, beside)
     if problems:
         raise Problems([*problems, *(unheld(tables[TABLE], settings) if TABLE in tables else [])])
     return tables
@@ -129,9 +134,11 @@ def columns_of(settings: PrepareSettings) -> list[str]:
     return sorted({*named} - {""})
 
 
-def missing_columns(tables: dict[str, Table], task: Task, settings: PrepareSettings) -> list[UserError]:
-    """Every column that the recipe names and a table lacks; and those that are both read and asked for."""
-    beside = next((role for role in task.row_by_row if role in task.paths() or role in tables), None)
+def missing_columns(
+    tables: dict[str, Table], task: Task, settings: PrepareSettings, beside: str | None
+) -> list[UserError]:
+    """Every column that the recipe names and a table lacks; and those that are both read and asked for. `beside` is the
+    role of the table with the answers, where that is one of its own, whether it could be opened or not."""
     key = [task.paired_by()] if beside and task.paired_by() else []
     problems: list[UserError] = []
     for role, table in tables.items():

@@ -85,6 +85,7 @@ class Csv(Reader):
             last = first.lines[-1].number
             if len(columns) > 1 or found.no_value(first.fields):
                 again = _folded(first.fields)
+        at = next((n for n, name in enumerate(again) if name), 0)
         empty = True
         for record in records:
             empty = False
@@ -93,10 +94,9 @@ class Csv(Reader):
             if layout.extra == "delimiter" and len(record.fields) == layout.width and not record.fields[-1]:
                 record.fields.pop()
             rule, reason, column = _problem(record, columns, found.encoding)
-            begins = (
-                not record.rule and again[0] and again[0] == _folded(record.fields[:1])[0]
-            )  # cheap: of every record
-            if begins and _folded(record.fields) == again:
+            # one name alone is cheap to compare, of every record; an index has none
+            named = not record.rule and again[at] and again[at : at + 1] == _folded(record.fields[at : at + 1] or [""])
+            if named and _folded(record.fields) == again:
                 rule, reason, column = "header", "the header stands here again", ""  # files joined end to end
             if rule:
                 yield Quarantined(path.name, line, column, excerpt(record.text), rule, reason, blank, record.text)

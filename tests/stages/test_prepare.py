@@ -457,7 +457,7 @@ def test_all_that_is_wrong_with_the_names_of_a_recipe_is_told_at_once(tmp_path: 
     ]
     (tmp_path / "v.jsonl").write_text("")
     assert problems("prepare.split={kind: given, validation: v.jsonl, test: no.jsonl}", "task.label=lable")[1:] == [
-        "v.jsonl: is empty; it needs at least one record",
+        "prepare.split.validation, v.jsonl: is empty; it needs at least one record",
         "task.label, t.jsonl: no column 'lable'; did you mean 'label'?",
     ]
     assert flow.validate(loads(CLASSIFY, folder=tmp_path)).splits["test"] == 10
@@ -508,3 +508,25 @@ def test_a_table_that_makes_no_example_is_told_with_its_columns(tmp_path: Path) 
     text = CLASSIFY.replace("kind: classify", "kind: generate").replace(", text: text, label: label", "")
     with pytest.raises(UserError, match=r"neither prompt nor messages .*; its columns are instruction, output"):
         Prepared(tmp_path, text)
+
+
+def test_an_empty_table_of_answers_is_told_with_its_key_and_nothing_is_missed_elsewhere(tmp_path: Path) -> None:
+    table(tmp_path / "t.csv", [["raw"], ["x"], ["y"]])
+    (tmp_path / "g.csv").write_text("")
+    text = CLASSIFY.replace(
+        "{kind: classify, table: t.jsonl, text: text, label: label}",
+        "{kind: standardize, table: t.csv, column: raw, target: clean, target_table: g.csv}",
+    )
+    with pytest.raises(Problems) as told:
+        flow.validate(loads(text, folder=tmp_path))
+    assert [problem.sentence().replace(f"{tmp_path}/", "") for problem in told.value.problems] == [
+        "task.target_table, g.csv: is empty; it needs at least one record"
+    ]
+
+
+def test_files_of_pandas_joined_end_to_end_have_their_header_put_aside(tmp_path: Path) -> None:
+    rows = [[n, f"t{n}", "ab"[n % 2]] for n in range(40)]
+    table(tmp_path / "t.csv", [["", "text", "label"], *rows[:20], ["", "text", "label"], *rows[20:]])
+    done = Prepared(tmp_path, CLASSIFY, "task.table=t.csv")
+    assert (len(done.examples), done.facts.n_quarantined) == (40, 1)
+    assert done.facts.labels == {"a": 20, "b": 20}

@@ -155,7 +155,7 @@ def test_the_key_must_stand_in_both_tables_and_needs_a_second_one(tmp_path: Path
         ("id", "c.csv: no column 'id'; did you mean 'idd'?"),
         ("idd", "m.csv: no column 'idd'; did you mean 'id'?"),
     ):
-        problems = missing_columns(tables, task(target_table="c", target_key=key), PrepareSettings())
+        problems = missing_columns(tables, task(target_table="c", target_key=key), PrepareSettings(), "target_table")
         assert [problem.sentence().replace(f"{tmp_path}/", "") for problem in problems] == [f"task.target_key, {told}"]
     with pytest.raises(
         ValidationError, match="target_key pairs the rows of two files; give the second as `target_table`"
