@@ -97,7 +97,8 @@ def write_recipe(
     look = headless_look(table, reader, {column, target} - {""}, ask, tell) or looked(table, reader, tell)
     for flag, name in (("--column", column), ("--target", target)):
         if name and name not in look.names:
-            hint = reader.doubt(table, [name]) or f"it has {', '.join(look.names)}"
+            doubt = reader.doubt(table, [name])
+            hint = f"it has {', '.join(look.names)}" + (f"; {doubt}" if doubt else "")
             raise UserError(f"the table has no column '{name}'", where=flag, hint=hint)
     guessing = Guessing(look, ask, tell)
     found = task or guessing.task(column, target)
