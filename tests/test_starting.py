@@ -527,6 +527,6 @@ def test_a_column_below_a_title_with_a_comma_is_told_with_its_line(tmp_path: Pat
     rows = "".join(f"wo ist Lieferung {n},{'Versand' if n % 2 else 'Rechnung'}\n" for n in range(40))
     (tmp_path / "t.csv").write_text("Export of notes, Berlin\ntext,label\n" + rows)
     with pytest.raises(
-        UserError, match="--column: the table has no column 'text'; .*; line 2 looks like the header; set"
+        UserError, match=r"--column: the table has no column 'text'; .*; line 2 looks like the header; set"
     ):
         write_recipe(tmp_path / "t.csv", tmp_path / "t.yaml", "", "text", "", "", ask=None, tell=lambda line: None)
