@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Step = list[list[int]]  # one optimizer step: micro-batches of example numbers
@@ -22,6 +22,7 @@ class Encoded:
     covers: int = 0  # tokens (or labels) that carry loss: what the loss is averaged over
     cut_tokens: int = 0  # tokens of the input that did not fit
     weight: float = 1.0
+    part: int = 0  # number of the task that it belongs to, where several are trained together
 
     @property
     def length(self) -> int:
@@ -30,18 +31,33 @@ class Encoded:
 
 
 def plan(
-    lengths: Sequence[int], batch_size: int, tokens_per_batch: int, seed: int, epoch: int, *, packed: bool = False
+    lengths: Sequence[int],
+    batch_size: int,
+    tokens_per_batch: int,
+    seed: int,
+    epoch: int,
+    *,
+    packed: bool = False,
+    drawn: Sequence[int] | None = None,
+    part_of: Callable[[int], int] | None = None,
 ) -> list[Step]:
-    """The steps of one epoch, a function of its arguments alone; every example appears once.
+    """The steps of one epoch, a function of its arguments alone; every example, or each that is `drawn`, appears once.
 
+    A micro-batch holds examples of one part alone.
     Which examples share an optimizer step is random. Sorting whole epochs by length would save a little more padding,
     but then a step sees one kind of example alone (all the telephone numbers, say) and training becomes unsteady.
     """
     draw = random.Random(f"{seed}/{epoch}")
-    order = list(range(len(lengths)))
+    order = list(range(len(lengths))) if drawn is None else list(drawn)
     draw.shuffle(order)
     divide = pack if packed else cut
-    return [divide(order[at : at + batch_size], lengths, tokens_per_batch) for at in range(0, len(order), batch_size)]
+    steps = []
+    for at in range(0, len(order), batch_size):
+        parts: dict[int, list[int]] = {}
+        for number in order[at : at + batch_size]:
+            parts.setdefault(part_of(number) if part_of else 0, []).append(number)
+        steps.append([micro for part in sorted(parts) for micro in divide(parts[part], lengths, tokens_per_batch)])
+    return steps
 
 
 def cut(batch: Sequence[int], lengths: Sequence[int], tokens_per_batch: int) -> Step:

@@ -29,10 +29,10 @@ class Dropout(nn.Dropout):
 
 
 @contextlib.contextmanager
-def quick(model: nn.Module) -> Iterator[None]:
-    """Dropout modules of a model on a processor are quick ones inside this block."""
-    found = [module for module in model.modules() if type(module) is nn.Dropout]
-    on_processor = next(model.parameters()).device.type == "cpu"
+def quick(*models: nn.Module) -> Iterator[None]:
+    """Dropout modules of models on a processor are quick ones inside this block."""
+    found = [module for model in models for module in model.modules() if type(module) is nn.Dropout]
+    on_processor = next(models[0].parameters()).device.type == "cpu"
     for module in found:
         module.__class__ = Dropout if on_processor else nn.Dropout
     try:

@@ -96,6 +96,16 @@ class EncodedFacts(Facts):
     counted: dict[str, int]  # faults of supervision that are tolerated up to a share
 
 
+class LearnedTask(Facts):
+    """One of several tasks in a training."""
+
+    name: str
+    weight: float
+    examples: int  # that are learned from
+    drawn: int  # in each epoch
+    watched: bool  # whether its figures on validation decide about stopping
+
+
 class TrainedFacts(Facts):
     """Of the stage train."""
 
@@ -114,6 +124,7 @@ class TrainedFacts(Facts):
     notes: list[str]  # what was told of the base and the techniques
     final_loss: float | None
     architecture: str
+    tasks: list[LearnedTask] = []  # where there are several
 
 
 class LatencyFacts(Facts):
@@ -219,6 +230,23 @@ class Cases(Facts):
     worst: list[WorstCase]
 
 
+class Kept(Facts):
+    """A metric of a former task before and after."""
+
+    metric: str
+    higher_is_better: bool
+    before: Figure
+    after: Figure
+    gain: Figure  # paired; below 0 where it got worse
+
+
+class ForgottenFacts(Facts):
+    """Of the stage forgotten."""
+
+    run: str  # the former run
+    metrics: list[Kept]  # the main one first
+
+
 class BaseFacts(Facts):
     """The model that was started from."""
 
@@ -281,6 +309,7 @@ class RunFacts(Facts):
     cases: Cases
     cut_answers: int  # test answers that the engine's limit cut off
     measured: MeasuredFacts | None
+    forgotten: ForgottenFacts | None = None
     timings: dict[str, float]  # seconds by role
     lineage: list[Made]
     environment: Environment

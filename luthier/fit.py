@@ -12,6 +12,7 @@ from luthier import model as models
 from luthier.batching import Encoded, Step, plan
 from luthier.checkpoint import History, Progress, State
 from luthier.errors import UserError
+from luthier.mixing import Mixture, Several
 from luthier.objectives import Objective
 from luthier.recipe import TrainSettings
 from luthier.store import Artifact, Out
@@ -57,8 +58,8 @@ class Watch:
 
 def fit(
     model: Model,
-    examples: TokenArrays,
-    objective: Objective,
+    examples: TokenArrays | Mixture,
+    objective: Objective | Several,
     settings: TrainSettings,
     evaluate: Evaluate,
     watch: Watch,
@@ -76,7 +77,9 @@ def fit(
     from luthier import dropout, used_embeddings
 
     lengths = examples.lengths().tolist()
-    per_epoch = math.ceil(len(lengths) / settings.batch_size)
+    mixed = examples if isinstance(examples, Mixture) else None
+    n = sum(mixed.counts()) if mixed else len(lengths)
+    per_epoch = math.ceil(n / settings.batch_size)
     total = max(1, round(settings.epochs * per_epoch))
     every = max(1, round(settings.evaluate_every * per_epoch))
     schedule = Schedule(
@@ -86,14 +89,23 @@ def fit(
     used = None
     if only_used(model, running, settings.weight_decay):
         used = np.union1d(examples.tokens(), [model.tokenizer.pad_token_id])
-    with torch.random.fork_rng(), dropout.quick(model.forward), used_embeddings.alone(model.bare, used):
+    with torch.random.fork_rng(), dropout.quick(*model.modules()), used_embeddings.alone(model.bare, used):
         state = begin(model, running, settings, schedule, out)
         progress, pace = state.progress, Pace(out, state.progress.step, total)
         steps: list[Step] = []
         while not progress.stopped:
             epoch, within = divmod(progress.step, per_epoch)
             if within == 0 or not steps:
-                steps = plan(lengths, settings.batch_size, settings.tokens_per_batch, seed, epoch, packed=model.packed)
+                steps = plan(
+                    lengths,
+                    settings.batch_size,
+                    settings.tokens_per_batch,
+                    seed,
+                    epoch,
+                    packed=model.packed,
+                    drawn=mixed.drawn(seed, epoch) if mixed else None,
+                    part_of=mixed.part_of if mixed else None,
+                )
             if within == 0 and state.running.epoch(epoch, progress.evaluations):
                 regroup(state, schedule.peak, settings.weight_decay)
                 state.note_trainable(out.checkpoints)
@@ -118,12 +130,13 @@ def fit(
                 state.save(out.checkpoints)
         if watch.keep_best and progress.best and progress.best["step"] != progress.step:
             state.restore_best(out.checkpoints)
-        model.forward.eval()
+        for module in model.modules():
+            module.eval()
     return progress
 
 
 def take_step(
-    state: State, micro_batches: Sequence[Sequence[Encoded]], objective: Objective, max_grad_norm: float
+    state: State, micro_batches: Sequence[Sequence[Encoded]], objective: Objective | Several, max_grad_norm: float
 ) -> tuple[float, float]:
     """One optimizer step; returns the loss (nats per supervised token, with penalties) and the gradient's norm.
 
@@ -138,7 +151,7 @@ def take_step(
 
 
 def gradients(
-    model: Model, micro_batches: Sequence[Sequence[Encoded]], objective: Objective, running: Running
+    model: Model, micro_batches: Sequence[Sequence[Encoded]], objective: Objective | Several, running: Running
 ) -> float:
     """Gradients of one effective batch; returns its mean loss per supervised token (nats) with the penalties.
 

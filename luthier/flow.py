@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,23 +15,29 @@ from luthier.choice import unknown
 from luthier.engines import Computing
 from luthier.errors import Problems, UserError
 from luthier.facts import EncodedFacts, PreparedFacts
+from luthier.form import Form, has_form
 from luthier.noting import SPLIT_FILE
 from luthier.noting import opened as open_tables
-from luthier.recipe import Recipe
+from luthier.recipe import FORMER, Recipe
 from luthier.recipe_file import RecipeFile
 from luthier.runs import Run, settled
 from luthier.seams import name_of
 from luthier.stages.baseline import Baseline, baseline
 from luthier.stages.encode import Encode, encode
 from luthier.stages.fetch import fetched
+from luthier.stages.fisher import Fisher, fisher
+from luthier.stages.forgotten import Forgotten, forgotten
 from luthier.stages.gate import Gate, gate
 from luthier.stages.hint import Hint, hint
 from luthier.stages.measure import Measure, measure
+from luthier.stages.part import Part, part
 from luthier.stages.predict import Predict, predict
 from luthier.stages.prepare import Prepare, prepare
 from luthier.stages.score import Score, score
-from luthier.stages.train import Evaluation, Train, train
+from luthier.stages.train import Beside, Evaluation, Train, train
 from luthier.store import Artifact, Listener, Store, digest
+from luthier.techniques.ewc import Ewc
+from luthier.techniques.replay import Replay
 
 
 @dataclass(frozen=True)
@@ -60,18 +66,55 @@ def store_for(
     return Store((root or opened.folder / ".luthier").resolve(), listener, fresh=fresh)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """One task's way from its table to what is trained on."""
+
+    opened: RecipeFile  # the recipe of this task alone
+    made: Artifact
+    examples: Artifact  # with hints, where the task shows them
+    encoded: Artifact
+
+
+@dataclass(frozen=True)
+class Former:
+    """A finished run whose task is to be kept."""
+
+    run: str
+    recipe: Recipe
+    examples: Artifact
+    encoded: Artifact  # for the base that is trained on now
+    fisher: Artifact | None  # of the tasks before it, where it was trained with ewc
+
+
 def run(opened: RecipeFile, store: Store) -> Run:
-    """The whole chain; finished stages are taken from the store, and nothing of it is collected before it is recorded."""
+    """The whole chain; finished stages are taken from the store, and nothing of it is collected before it is recorded.
+
+    Of a recipe with several tasks the run of the first, which knows those of the others as `together`.
+    """
     with store.in_use():
         return chain(opened, store)
 
 
 def validate(opened: RecipeFile, listener: Listener | None = None) -> PreparedFacts:
-    """What a recipe's tables come to: each row read and made into examples once, in a folder that is removed again.
+    """What a recipe's tables come to, of several tasks those of the first: each row read and made into examples once, in a
+    folder that is removed again.
 
     Raises Problems with everything that is wrong with the files, their columns and the values that the recipe names. No
     base is needed.
     """
+    problems: list[UserError] = []
+    found = []
+    for name in opened.recipe.tasks or [""]:
+        with told(problems):
+            found.append(validated(opened.alone(name), listener))
+    if problems:
+        raise Problems(list({problem.sentence(): problem for problem in problems}.values()))
+    return found[0]
+
+
+def validated(opened: RecipeFile, listener: Listener | None) -> PreparedFacts:
+    """The same of one task."""
     recipe = opened.recipe
     problems: list[UserError] = []
     tables: dict[str, Path] = {}
@@ -127,36 +170,104 @@ def check_groups(recipe: Recipe, facts: PreparedFacts) -> None:
 
 
 def chain(opened: RecipeFile, store: Store) -> Run:
-    """From recipe and table to the record of a run."""
+    """From recipe and tables to the record of a run, or of one for each of several tasks."""
     opened = settled(opened, store)
     recipe = opened.recipe
     base = base_model(recipe.base, opened, store)
+    tasks = {name: ready(opened.alone(name), store, base) for name in recipe.tasks or [""]}
+    former = former_run(opened, store, base) if recipe.former else None
+    first, *further = tasks
+    beside = {name: tasks[name].encoded for name in further}
+    model = trained(opened, store, tasks[first].encoded, base, beside, former)
+    forgotten = what_was_forgotten(opened, store, model, base, former) if former else {}
+    finished = []
+    for name, task in tasks.items():
+        own = model if name == first else store.do(part, Part(name=name), trained=model)
+        finished.append(judged(task, store, own, base, former, forgotten))
+    return replace(finished[0], together=tuple(finished[1:]))
+
+
+def ready(opened: RecipeFile, store: Store, base: Artifact) -> Ready:
+    """A task's examples and their tokens, looked at before any training."""
+    recipe = opened.recipe
     made = prepared(opened, store)
     check_groups(recipe, PreparedFacts(**made.facts))
     examples = hinted(recipe, store, made)
     encoded = encode_for(recipe, store, examples, base)
     check_answers_fit(recipe, encoded, store.listener)
-    model = trained(opened, store, encoded, base)
+    return Ready(opened, made, examples, encoded)
+
+
+def judged(
+    task: Ready, store: Store, model: Artifact, base: Artifact, former: Former | None, forgotten: dict[str, Artifact]
+) -> Run:
+    """A task's model evaluated, gated and recorded."""
+    recipe, examples = task.opened.recipe, task.examples
     found = evaluate(Candidate(model, base, recipe), examples, store, "test")
     evidence = {**found.rivals, **({"measure": found.measured} if found.measured else {})}
-    verdicts = store.do(
-        gate,
-        Gate(checks=recipe.checks(), metrics=recipe.metrics(), seed=recipe.seed),
-        examples=examples,
-        tuned=found.tuned,
-        **evidence,
+    config = Gate(
+        checks=recipe.checks(),
+        metrics=recipe.metrics(),
+        former_metrics=former.recipe.metrics() if former else [],
+        seed=recipe.seed,
     )
+    kept = {f"former.{role}": artifact for role, artifact in forgotten.items() if role != "forgotten"}
+    verdicts = store.do(gate, config, examples=examples, tuned=found.tuned, **evidence, **kept)
     artifacts = {
         "base": base,
-        **({"prepared": made} if made is not examples else {}),
+        **({"prepared": task.made} if task.made is not examples else {}),
         "examples": examples,
-        "encoded": encoded,
+        "encoded": task.encoded,
         "model": model,
         "tuned": found.tuned,
     }
     artifacts |= {f"baseline_{name}": artifact for name, artifact in found.rivals.items()}
     artifacts |= {"scores": found.scores, **({"measure": found.measured} if found.measured else {}), "gate": verdicts}
-    return runs.record(opened, store, artifacts)
+    artifacts |= {role: forgotten[role] for role in ("forgotten",) if role in forgotten}
+    return runs.record(task.opened, store, artifacts)
+
+
+def former_run(opened: RecipeFile, store: Store, base: Artifact) -> Former:
+    """The run that `former` names, by its name or its folder, with its examples in tokens for this base.
+
+    UserError unless the base is what that run made: only then is what it knew there to be kept.
+    """
+    written = opened.recipe.former
+    folder = (opened.folder / written).resolve()
+    there = store
+    if (folder / "run.json").is_file():
+        there, written = Store(folder.parents[1], store.listener), folder.name
+    entry = runs.find(there, written)
+    earlier, artifacts = runs.reread(there, entry)
+    recipe = earlier.recipe
+    encoded = encode_for(recipe, store, artifacts["examples"], base)
+    mine, theirs = (Form.read(place) if has_form(place) else None for place in (base.path, encoded.path))
+    if mine is None or theirs is None or (mine.labels, mine.task) != (theirs.labels, theirs.task):
+        raise UserError(
+            f"the base is not the model that {entry['name']} made",
+            where="base",
+            hint=f"write it with `luthier export {entry['name']} --to hf --out FOLDER`, and give `{{kind: folder, path: FOLDER}}`",
+        )
+    told = artifacts["model"].manifest.get("inputs", {}).get("ewc.fisher")
+    fisher = there.get(told["id"], told["content"]) if told else None
+    return Former(entry["name"], recipe, artifacts["examples"], encoded, fisher)
+
+
+def what_was_forgotten(
+    opened: RecipeFile, store: Store, model: Artifact, base: Artifact, former: Former
+) -> dict[str, Artifact]:
+    """The former task's test answered by the base and by the model that was made of it, and the figures of both."""
+    now = store.do(part, Part(name=FORMER), trained=model)
+    recipe = opened.recipe
+    computing = Computing(engine=former.recipe.predict.engine, device=recipe.device, precision=recipe.train.precision)
+    found = {"examples": former.examples}
+    for when, candidate in (("before", base), ("after", now)):
+        asked = digest({"model": candidate.content, "by": computing.model_dump(mode="json")})
+        store.open_test(former.examples.facts["test_split"], asked)
+        settings = Predict(split="test", computing=computing)
+        found[when] = store.do(predict, settings, examples=former.examples, model=candidate, base=base)
+    figures = Forgotten(run=former.run, metrics=former.recipe.metrics(), seed=recipe.seed)
+    return {**found, "forgotten": store.do(forgotten, figures, **found)}
 
 
 def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
@@ -222,29 +333,64 @@ def encode_for(recipe: Recipe, store: Store, examples: Artifact, base: Artifact)
     return store.do(encode, Encode(task=recipe.task.form(), settings=recipe.encode), examples=examples, base=base)
 
 
-def trained(opened: RecipeFile, store: Store, encoded: Artifact, base: Artifact) -> Artifact:
-    """The model. The files that techniques name enter by their bytes, as `<technique>.<name>`."""
+def trained(
+    opened: RecipeFile,
+    store: Store,
+    encoded: Artifact,
+    base: Artifact,
+    beside: Mapping[str, Artifact] | None = None,
+    former: Former | None = None,
+) -> Artifact:
+    """The model. The files that techniques name enter by their bytes, as `<technique>.<name>`; `beside` are the encoded
+    examples of further tasks, by name."""
     recipe = opened.recipe
     inputs = {
         f"{technique.kind}.{name}": store.take(opened.path(path, f"train.techniques[{n}].{name}"))
         for n, technique in enumerate(recipe.train.techniques)
         for name, path in technique.paths().items()
     }
-    techniques = [technique.placeless() for technique in recipe.train.techniques]
-    stop = recipe.train.stop
-    watched = None
-    if stop and stop.metric != "loss":
-        metric = next(metric for metric in recipe.metrics() if metric.kind == stop.metric)
-        watched = Evaluation(metric=metric, max_new_tokens=recipe.predict.engine.max_new_tokens)
+    further = {name: Beside(name=name, weight=recipe.tasks[name].weight) for name in beside or {}}
+    further = {
+        name: each.model_copy(update={"evaluation": evaluation(recipe.alone(name))}) for name, each in further.items()
+    }
+    inputs |= {f"tasks.{name}": artifact for name, artifact in (beside or {}).items()}
+    if former is not None:
+        inputs[f"tasks.{FORMER}"] = former.encoded
+        further[FORMER] = Beside(name=FORMER, weight=0, watched=False)
+        for technique in recipe.train.techniques:
+            if isinstance(technique, Replay):
+                further[FORMER] = Beside(name=FORMER, weight=technique.weight, share=technique.share, watched=False)
+            if isinstance(technique, Ewc):
+                earlier = {"earlier": former.fisher} if former.fisher and technique.decay is not None else {}
+                settings = Fisher(technique=technique, seed=recipe.seed, device=recipe.device)
+                inputs[f"{technique.kind}.fisher"] = store.do(
+                    fisher, settings, encoded=former.encoded, base=base, **earlier
+                )
+    first = next(iter(recipe.tasks), "")
     config = Train(
-        settings=recipe.train.model_copy(update={"techniques": techniques}),
-        evaluation=watched,
+        settings=recipe.train.model_copy(
+            update={"techniques": [technique.placeless() for technique in recipe.train.techniques]}
+        ),
+        evaluation=evaluation(recipe.alone(first) if first else recipe),
+        name=first,
+        weight=recipe.tasks[first].weight if first else 1.0,
+        beside=list(further.values()),
+        temperature=recipe.mixture.temperature,
         seed=recipe.seed,
         device=recipe.device,
         base_name=runs.base_name(recipe),
         longest_answer=recipe.predict.engine.max_new_tokens,
     )
     return store.do(train, config, encoded=encoded, base=base, **inputs)
+
+
+def evaluation(recipe: Recipe) -> Evaluation | None:
+    """What watches the training of a task beside the loss."""
+    stop = recipe.train.stop
+    if not stop or stop.metric == "loss":
+        return None
+    metric = next(metric for metric in recipe.metrics() if metric.kind == stop.metric)
+    return Evaluation(metric=metric, max_new_tokens=recipe.predict.engine.max_new_tokens)
 
 
 def evaluate(

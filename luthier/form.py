@@ -19,6 +19,11 @@ from luthier.tasks import Task
 FILE = "form.json"
 
 
+def has_form(folder: Path) -> bool:
+    """Whether a folder says how what is in it is asked."""
+    return (folder / FILE).exists() or (folder / ABOUT).exists()
+
+
 class Form(Settings):
     """Made by encode, and part of the model.json of every model that is trained on it."""
 

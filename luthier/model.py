@@ -8,7 +8,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ Architecture = Literal["encoder", "decoder", "encoder-decoder"]
 # logits are head(hidden) and nothing more; or computed by the head at any positions; or only by a whole forward pass
 HeadKind = Literal["plain", "selected", "whole"]
 ABOUT = "model.json"
+HEAD = "head.safetensors"  # a further task's, in its folder below `heads`
 WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 # Each of these is tested: positions that begin again keep examples apart.
 PACKABLE = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2"}
@@ -65,6 +66,7 @@ class Model:
     own_tokenizer: bool = False  # whether the tokenizer's steps are not those that its class would build
     ends: tuple[int, ...] = ()  # tokens that end what a trained model writes; none are known of an untuned one
     notes: list[str] = field(default_factory=list)  # what is worth telling of how it was loaded
+    others: dict[str, Model] = field(default_factory=dict)  # task -> the same body under that task's head
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -72,8 +74,26 @@ class Model:
         return self.head.labels
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter under the name that the wrapped module gives it."""
+        """Every parameter under the name that the wrapped module gives it, and those of further heads as
+        `heads.<task>.<name>`."""
         yield from self.forward.named_parameters()
+        for task, other in self.others.items():
+            for name, parameter in own_parameters(other):
+                yield f"heads.{task}.{name}", parameter
+
+    def modules(self) -> list[nn.Module]:
+        """What is called for each task, this model's own first."""
+        return [self.forward, *(self.view(task).forward for task in self.others)]
+
+    def view(self, task: str) -> Model:
+        """The model as a task sees it: the same body, with all that techniques did to it, under the task's own head."""
+        other = self.others.get(task)
+        if other is None:
+            return self
+        other.packed, other.precision = self.packed, self.precision
+        if other.head.writes:
+            other.bare, other.forward = self.bare, self.forward
+        return other
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains now: asked at each use, since techniques change it while training."""
@@ -227,6 +247,34 @@ def load(
     return model
 
 
+def add_task(model: Model, task: str, head: Head, base: Path, seed: int) -> None:
+    """Give a model a further task: a head of its own, from `base` or drawn from the seed, on the body that is there.
+
+    UserError where the two tasks need different classes of model.
+    """
+    if head.auto != model.head.auto:
+        raise UserError(
+            "some of the tasks write and others label, for which a base gets different heads",
+            where="tasks",
+            hint="train them apart, or let all of them write",
+        )
+    if head.writes:
+        model.others[task] = replace(model, tokenizer=load_tokenizer(base), head=head, others={}, ends=(), notes=[])
+        return
+    other = load(base, head, device=model.device, precision=model.precision, seed=seed)
+    setattr(other.bare, other.bare.base_model_prefix, model.bare.base_model)
+    other.forward, other.packed = other.bare, model.packed
+    model.others[task] = other
+
+
+def own_parameters(other: Model) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of a further task's head: all that are not the shared body's."""
+    if other.head.writes:
+        return
+    body = f"{other.bare.base_model_prefix}."
+    yield from ((name, each) for name, each in other.bare.named_parameters() if not name.startswith(body))
+
+
 def load_trained(folder: Path, base: Path | None, *, device: str = "auto", precision: str = "auto") -> Model:
     """What the stage train wrote: a whole model, or an adapter over `base`; its head is told by its model.json."""
     told = about(folder)
@@ -295,6 +343,29 @@ def save(model: Model, folder: Path, *, base_name: str, extra: dict[str, Any]) -
         config["base_model_name_or_path"] = base_name
         adapter.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         (folder / "README.md").unlink(missing_ok=True)  # peft's template; the model card is written from evidence
+    tell(model, folder, base_name=base_name, extra=extra)
+
+
+def save_other(model: Model, task: str, folder: Path, *, base_name: str, extra: dict[str, Any]) -> None:
+    """What a further task has of its own: `head.safetensors`, config, tokenizer, generation settings and model.json."""
+    from safetensors.torch import save_file
+
+    other = model.view(task)
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        if other.head.writes:
+            greedy(other).save_pretrained(str(folder))
+        save_tokenizer(other.tokenizer, folder, own=other.own_tokenizer)
+    if not other.head.writes:
+        other.bare.config.architectures = [type(other.bare).__name__]
+        other.bare.config.save_pretrained(str(folder))
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in own_parameters(other)}
+    save_file(tensors, folder / HEAD, metadata={"body": other.bare.base_model_prefix})
+    tell(other, folder, base_name=base_name, extra=extra)
+
+
+def tell(model: Model, folder: Path, *, base_name: str, extra: dict[str, Any]) -> None:
+    """model.json: what a model must know to be asked."""
     told = {
         "architecture": model.architecture,
         "auto": model.head.auto,

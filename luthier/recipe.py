@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -19,6 +20,8 @@ from luthier.readers import Reader
 from luthier.splits import Split
 from luthier.tasks import Name, Task
 from luthier.techniques import Technique, conflicts
+
+FORMER = "former"  # what the task of a former run is called beside others
 
 
 class PrepareSettings(Settings):
@@ -65,7 +68,7 @@ class Stop(Settings):
     """Early stopping on the validation split."""
 
     metric: str = "loss"
-    """`loss`, or the name of a metric of the task such as exact_match."""
+    """`loss`, or the name of a metric of the task such as exact_match. Of several tasks the plain mean decides."""
     patience: int = Field(2, ge=1)
     """Evaluations without improvement after which training ends."""
 
@@ -130,6 +133,29 @@ class ScoreSettings(Settings):
     """Single requests timed for the stage measure, after a warm-up; 0 measures nothing. A p95 has an interval from 72 on."""
 
 
+class TaskSettings(Settings):
+    """One of several tasks that a model learns together."""
+
+    task: Task
+    """What the model shall do."""
+    weight: float = Field(1.0, ge=0)
+    """What each of its losses is multiplied by; 0 trains nothing on it."""
+    prepare: PrepareSettings | None = None
+    """From its file to examples; by default as the recipe says for all."""
+    encode: EncodeSettings | None = None
+    """From its examples to tokens; by default as the recipe says for all."""
+    score: ScoreSettings | None = None
+    """What is measured of it; by default as the recipe says for all."""
+
+
+class MixtureSettings(Settings):
+    """How several tasks share the steps."""
+
+    temperature: float = Field(1.0, ge=1)
+    """An epoch draws examples of a task in proportion to its number of them to the power 1/T, T = 1 or more: at 1 each
+    once, higher the small tasks more often and the large ones less."""
+
+
 class GateSettings(Settings):
     """The release checklist."""
 
@@ -149,9 +175,15 @@ class Recipe(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the arithmetic runs; `auto` takes a GPU if there is one."""
     task: Task
-    """What the model shall do."""
+    """What the model shall do. Of a recipe with `tasks`, which leaves it out, the first of them."""
+    tasks: dict[Name, TaskSettings] = {}
+    """Several tasks for one model: name -> task. A decoder's share what writes, an encoder gets a head for each."""
+    mixture: MixtureSettings = MixtureSettings()
     base: Base
     """The model to start from."""
+    former: str = ""
+    """A finished run whose task the model is to keep, by its name in this store or its folder; the base is the model that
+    it made, as `luthier export` writes it. What was forgotten is measured, whatever the techniques."""
     prepare: PrepareSettings = Field(default_factory=PrepareSettings)
     encode: EncodeSettings = EncodeSettings()
     train: TrainSettings = Field(default_factory=TrainSettings)
@@ -159,18 +191,75 @@ class Recipe(Settings):
     score: ScoreSettings = ScoreSettings()
     gate: GateSettings = GateSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _first_task(cls, block: Any) -> Any:
+        if isinstance(block, dict) and "task" not in block and isinstance(tasks := block.get("tasks"), dict):
+            first = next(iter(tasks.values()), None)
+            if isinstance(first, dict) and "task" in first:
+                return {**block, "task": first["task"]}
+        return block
+
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
-        problems = [*self._named_twice(), *self._unfit_metrics(), *self._unfit_checks(), *self._unfit_baselines()]
-        problems += self._unfit_hints()
-        scored = [metric.kind for metric in self.metrics()]
-        if self.train.stop and self.train.stop.metric not in ["loss", *scored]:
-            problems.append(
-                f"train.stop.metric: {unknown('scored metric called', self.train.stop.metric, ['loss', *scored])}"
-            )
+        problems = [*self._unfit_tasks(), *self._unfit_former()]
+        for name in self.tasks or [""]:
+            alone = self.alone(name) if name else self
+            found = [*alone._named_twice(), *alone._unfit_metrics(), *alone._unfit_checks(self._checks_of(name))]
+            found += [*alone._unfit_baselines(), *alone._unfit_hints(), *alone._unfit_stop()]
+            own = self.tasks[name].model_fields_set if name else set()
+            for problem in found:
+                inside = name and (problem.partition(".")[0] in own or problem.startswith("task."))
+                told = f"tasks.{name}.{problem}" if inside else problem + (f" (task {name})" if name else "")
+                problems.append(told)
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def alone(self, name: str) -> Recipe:
+        """The recipe of one of several tasks, as if there were no other; what trains stays as it is."""
+        entry = self.tasks[name]
+        own = {part: value for part in ("prepare", "encode", "score") if (value := getattr(entry, part)) is not None}
+        changes = {"name": f"{self.name}.{name}", "task": entry.task, "tasks": {}, **own}
+        checks = [self.gate.checks[n].model_copy(update={"task": ""}) for n in self._checks_of(name)]
+        return self.model_copy(update={**changes, "gate": GateSettings(checks=checks)})
+
+    def _checks_of(self, name: str) -> list[int]:
+        return [n for n, check in enumerate(self.gate.checks) if not name or check.task in ("", name)]
+
+    def _unfit_tasks(self) -> Iterator[str]:
+        if not self.tasks:
+            if self.mixture != MixtureSettings():
+                yield "mixture: there is one task, so nothing is mixed; name several under `tasks`"
+            for index, check in enumerate(self.gate.checks):
+                if check.task:
+                    yield f"gate.checks[{index}].task: there is one task; leave it out, or name several under `tasks`"
+            return
+        if next(iter(self.tasks.values())).task != self.task:
+            yield "task: `tasks` names the tasks; leave this one out, or put it there"
+        if not any(entry.weight for entry in self.tasks.values()):
+            yield "tasks: every weight is 0, so there is nothing to learn"
+        for name in self.tasks:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name) or name == FORMER:
+                yield f"tasks: '{name}' cannot name a task; write letters, digits, dash and underscore, and not '{FORMER}'"
+        for index, check in enumerate(self.gate.checks):
+            if check.task and check.task not in self.tasks:
+                yield f"gate.checks[{index}].task: {unknown('task called', check.task, self.tasks)}"
+
+    def _unfit_former(self) -> Iterator[str]:
+        if self.former:
+            return
+        for index, technique in enumerate(self.train.techniques):
+            if technique.needs_former:
+                yield f"train.techniques[{index}]: {technique.kind} keeps a former task; name its run under `former`"
+        for index, check in enumerate(self.gate.checks):
+            if check.needs_former:
+                yield f"gate.checks[{index}]: {check.kind} is about a former task; name its run under `former`"
+
+    def _unfit_stop(self) -> Iterator[str]:
+        scored = [metric.kind for metric in self.metrics()]
+        if self.train.stop and self.train.stop.metric not in ["loss", *scored]:
+            yield f"train.stop.metric: {unknown('scored metric called', self.train.stop.metric, ['loss', *scored])}"
 
     def _named_twice(self) -> Iterator[str]:
         for part, members in (("metrics", self.score.metrics), ("baselines", self.score.baselines)):
@@ -187,10 +276,12 @@ class Recipe(Settings):
                     f"but the answers of {self.task.kind} are {self.task.answers}"
                 )
 
-    def _unfit_checks(self) -> Iterator[str]:
+    def _unfit_checks(self, places: Sequence[int]) -> Iterator[str]:
         scored = {metric.kind: metric for metric in self.metrics()}
         names = [baseline.kind for baseline in self.score.baselines]
-        for index, check in enumerate(self.gate.checks):
+        for index, check in zip(places, self.gate.checks, strict=True):
+            if check.needs_former:
+                continue  # its metric is the former task's
             wanted = check.model_dump()
             name = wanted.get("metric") or next(iter(scored))
             if name not in scored:

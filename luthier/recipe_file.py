@@ -32,6 +32,12 @@ class RecipeFile(Settings):
     recipe: Recipe
     folder: Path
     text: str
+    part: str = ""
+    """Of a recipe with several tasks, the one that this is about."""
+
+    def alone(self, name: str) -> RecipeFile:
+        """The recipe of one of several tasks; of a recipe with one, which has no name, this one."""
+        return self.model_copy(update={"recipe": self.recipe.alone(name), "part": name}) if name else self
 
     def path(self, written: str, where: str, *, folder: bool = False) -> Path:
         """A path of the recipe: as it is, beside the recipe, or in the folder that LUTHIER_DATA names.
@@ -44,6 +50,8 @@ class RecipeFile(Settings):
             if place.exists():
                 return place.resolve()
         hint = "correct the path"
+        if self.part and where.partition(".")[0] in ("task", *self._own()):
+            where = f"tasks.{self.part}.{where}"
         if Path(written).is_absolute():
             looked = ""
         else:
@@ -51,6 +59,10 @@ class RecipeFile(Settings):
             if not folder:
                 hint += f", or set {DATA_VARIABLE} to the folder that holds it"
         raise UserError(f"there is no {'folder' if folder else 'file'} {written}{looked}", where=where, hint=hint)
+
+    def _own(self) -> set[str]:
+        written = parse(self.text, "recipe")["tasks"][self.part]
+        return set(written)
 
 
 def load(path: str | Path, changes: Sequence[str] = ()) -> RecipeFile:

@@ -26,6 +26,7 @@ from luthier.facts import (
     Cases,
     EncodedFacts,
     Environment,
+    ForgottenFacts,
     Made,
     MeasuredFacts,
     PreparedFacts,
@@ -57,6 +58,7 @@ class Run:
     folder: Path
     artifacts: dict[str, Artifact]
     facts: RunFacts
+    together: tuple[Run, ...] = ()  # those of the other tasks that its model learned at once
 
     @property
     def released(self) -> bool:
@@ -120,7 +122,7 @@ def recipe_of(store: Store, entry: Mapping[str, Any]) -> RecipeFile:
     folders = places(store, entry["recipe_folder"])
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     try:
-        return loads(file.read_text(encoding="utf-8"), folder=folder)
+        return loads(file.read_text(encoding="utf-8"), folder=folder).alone(entry.get("part", ""))
     except Problems as problem:
         raise UserError(
             f"its recipe cannot be read by this version ({problem.problems[0].sentence()})",
@@ -235,6 +237,7 @@ def record(
         "released": finished.released,
         "recipe_folder": earlier["recipe_folder"] if earlier else place(opened.folder, store),
         "recipe": recipe.model_dump(mode="json"),
+        "part": opened.part,
         "artifacts": {role: artifact.id for role, artifact in artifacts.items()},
         "contents": contents,
         "base": earlier["base"] if earlier else {"place": place(base.path, store), "manifest": base.manifest},
@@ -313,6 +316,7 @@ def gathered(opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact]
         cases=Cases.model_validate_json((scores / "cases.json").read_text(encoding="utf-8")),
         cut_answers=artifacts["tuned"].facts["cut"],
         measured=MeasuredFacts(**artifacts["measure"].facts) if "measure" in artifacts else None,
+        forgotten=ForgottenFacts(**artifacts["forgotten"].facts) if "forgotten" in artifacts else None,
         timings={activity(role, a): a.timings()["all"] for role, a in artifacts.items() if "all" in a.timings()},
         lineage=[made(role, artifact) for role, artifact in artifacts.items()],
         environment=environment(model, trained),

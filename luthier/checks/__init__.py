@@ -12,6 +12,16 @@ from luthier.seams import Example, Prediction, Verdict, compared, name_of
 
 
 @dataclass(slots=True)
+class Former:
+    """The task of a former run, answered by what was started from and by what was made of it."""
+
+    before: list[Prediction]
+    after: list[Prediction]  # of the same examples
+    metrics: dict[str, Metric]  # as that run scored them
+    examples: Mapping[str, Example]  # by id
+
+
+@dataclass(slots=True)
 class Evidence:
     """All that a check may look at: stored predictions and measurements, never a model."""
 
@@ -22,6 +32,7 @@ class Evidence:
     measurements: dict[str, Any]  # facts of the stage `measure`
     seed: int
     artifacts: dict[str, str] = field(default_factory=dict)  # "candidate", "measure", baseline name -> artifact id
+    former: Former | None = None
 
 
 class Check(Choice):
@@ -29,6 +40,10 @@ class Check(Choice):
 
     family: ClassVar[str] = "checks"
 
+    needs_former: ClassVar[bool] = False  # whether it looks at the task of a former run
+
+    task: str = ""
+    """Of a recipe with several tasks, the one that is checked; by default each of them."""
     where: dict[str, str | bool | int | float | None] = {}
     """Only predictions whose slices have these values, where null and "" are a blank cell; `{}` is all of them."""
     required: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luthier import seams
-from luthier.checks import Check, Evidence
+from luthier.checks import Check, Evidence, Former
 from luthier.choice import Settings
 from luthier.metrics import Metric
 from luthier.seams import Example, Prediction
@@ -17,13 +17,17 @@ class Gate(Settings):
 
     checks: list[Check]
     metrics: list[Metric]
+    former_metrics: list[Metric] = []
+    """Of the former run, where there is one."""
     seed: int
 
 
-@stage(version=3)
+@stage(version=4)
 def gate(config: Gate, out: Out, examples: Artifact, tuned: Artifact, **others: Artifact) -> dict[str, Any]:
-    """File `verdicts`. Inputs beside examples and `tuned`: `measure`, and each baseline by its name."""
-    rivals = {name: artifact for name, artifact in others.items() if name != "measure"}
+    """File `verdicts`. Inputs beside examples and `tuned`: `measure`, each baseline by its name, and of a former task
+    `former.examples`, `former.before` and `former.after`."""
+    former = {role.removeprefix("former."): each for role, each in others.items() if role.startswith("former.")}
+    rivals = {name: each for name, each in others.items() if name != "measure" and not name.startswith("former.")}
     evidence = Evidence(
         candidate=list(seams.read(tuned.path / "predictions", Prediction)),
         baselines={name: list(seams.read(a.path / "predictions", Prediction)) for name, a in rivals.items()},
@@ -32,6 +36,14 @@ def gate(config: Gate, out: Out, examples: Artifact, tuned: Artifact, **others: 
         measurements=others["measure"].facts if "measure" in others else {},
         seed=config.seed,
         artifacts={"candidate": tuned.id, **{name: artifact.id for name, artifact in others.items()}},
+        former=Former(
+            before=list(seams.read(former["before"].path / "predictions", Prediction)),
+            after=list(seams.read(former["after"].path / "predictions", Prediction)),
+            metrics={metric.kind: metric for metric in config.former_metrics},
+            examples={example.id: example for example in seams.read(former["examples"].path / "test", Example)},
+        )
+        if former
+        else None,
     )
     verdicts = [check.judge(evidence) for check in config.checks]
     seams.write(out.folder / "verdicts", verdicts)

@@ -24,6 +24,8 @@ class Predict(Settings):
 def predict(config: Predict, out: Out, examples: Artifact, model: Artifact, base: Artifact) -> dict[str, Any]:
     """File `predictions`, one Prediction per example."""
     folder = model.path / "model"
+    if not folder.is_dir():  # a base that was trained before
+        folder = model.path
     form = Form.read(folder)
     wanted = list(seams.read(examples.path / config.split, Example))
     session = config.computing.open(folder, base.path, form.max_length)

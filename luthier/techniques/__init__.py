@@ -62,6 +62,7 @@ class Technique(Choice):
     recommended_learning_rate: ClassVar[float | None] = None
     running: ClassVar[type[Running]] = Running  # what `start` returns; its overridden moments are those it owns
     inputs: ClassVar[tuple[str, ...]] = ()  # settings that name a file or folder, which `start` gets as an artifact
+    needs_former: ClassVar[bool] = False  # whether it is about the task of the run that `former` names
     layout: ClassVar[Literal["rows"] | None] = None  # "rows": examples must not be packed end to end
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -57,7 +57,7 @@ class Freeze(Technique):
                     hint="take it out of lora's targets, or set embeddings to false here",
                 )
         for name, parameter in model.named_parameters():
-            number = numbers[name]
+            number = numbers.get(name)  # a further task's head is in no block
             if (
                 (number is not None and number < self.layers)
                 or name in tables

@@ -1,0 +1,61 @@
+"""Part: of a model that learned several tasks, a standard folder for one of the further ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from luthier.choice import Settings
+from luthier.model import ABOUT, HEAD
+from luthier.store import Artifact, Out, stage
+
+ADAPTER = "base_model.model."  # what peft writes before the name of a parameter
+KEPT = {"config.json", "adapter_config.json"}
+
+
+class Part(Settings):
+    """Which task."""
+
+    name: str
+
+
+@stage(version=1)
+def part(config: Part, out: Out, trained: Artifact) -> dict[str, Any]:
+    """Folder `model` with the shared body, or adapter, under the task's head, and `history.jsonl`, as train writes them."""
+    source, own, target = trained.path / "model", trained.path / "heads" / config.name, out.folder / "model"
+    target.mkdir()
+    for file in sorted(source.iterdir()):
+        if file.suffix == ".safetensors":
+            with_head(file, own / HEAD, target / file.name)
+        elif file.name in KEPT or file.name.endswith(".index.json"):
+            shutil.copyfile(file, target / file.name)
+    for file in sorted(own.iterdir()):
+        if file.name != HEAD:
+            shutil.copyfile(file, target / file.name)
+    if (target / "adapter_config.json").exists():
+        (target / "config.json").unlink(missing_ok=True)  # peft's folder has none; the base's own says what it is
+    assert json.loads((target / ABOUT).read_text(encoding="utf-8"))["auto"]
+    shutil.copyfile(trained.path / "history.jsonl", out.folder / "history.jsonl")
+    return dict(trained.facts)
+
+
+def with_head(file: Path, head: Path, target: Path) -> None:
+    """Write a file of weights in which the parameters of one head are those of another; without heads, the same bytes."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    tensors, heads = load_file(file), load_file(head)
+    with safe_open(head, framework="pt") as opened:
+        body = opened.metadata()["body"] + "."
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    if not heads:
+        shutil.copyfile(file, target)
+        return
+    prefix = ADAPTER if all(name.startswith(ADAPTER) for name in tensors) else ""
+    kept = {name: t for name, t in tensors.items() if name.removeprefix(prefix).startswith(body)}
+    if len(kept) < len(tensors):  # the file that holds the head
+        kept |= {f"{prefix}{name}": tensor for name, tensor in heads.items()}
+    save_file(kept, target, metadata=metadata)
