@@ -227,13 +227,15 @@ def run(
     """Run a recipe: prepare, train, predict, score, gate, report. Exit code 3 when the gate says no."""
     from luthier import flow
     from luthier.recipe_file import load
-    from luthier.summary import table
+    from luthier.summary import tables
 
     opened = load(recipe, changes or [])
     with _screen() as screen:
         done = flow.run(opened, flow.store_for(opened, screen, root=store, fresh=fresh))
-    _print(_facts_of(done), as_json, lambda: table(done))
-    if opened.recipe.gate.checks and not done.released:
+    everything = [done, *done.together]
+    told = _facts_of(done) | ({"together": [_facts_of(each) for each in done.together]} if done.together else {})
+    _print(told, as_json, lambda: tables(everything))
+    if any(each.facts.verdicts and not each.released for each in everything):
         raise SystemExit(3)
 
 
@@ -248,6 +250,7 @@ def _facts_of(done: Run) -> dict[str, Any]:
         "model": str(done.folder / "model"),
         "next": facts.next,
         "openings": {"test": facts.test_openings},
+        **({"forgotten": facts.forgotten.model_dump(mode="json")} if facts.forgotten else {}),
         "device": facts.environment.device,
         "precision": facts.environment.precision,
         "reused": {role: a.reused for role, a in done.artifacts.items()},

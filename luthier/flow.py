@@ -149,10 +149,13 @@ def told(problems: list[UserError]) -> Iterator[None]:
         problems.append(found)
 
 
-def check_groups(recipe: Recipe, facts: PreparedFacts) -> None:
-    """Problems, before any training, where the checklist names groups that no test example is in."""
+def check_groups(recipe: Recipe, facts: PreparedFacts, *, former: bool = False) -> None:
+    """Problems, before any training, where the checklist names groups that no test example is in; of the former task's
+    examples, where `former` says that these are they."""
     problems = []
     for index, check in enumerate(recipe.gate.checks):
+        if check.needs_former != former:
+            continue
         place = f"gate.checks[{index}]"
         asked: dict[str, Any] = dict(check.where)
         for name, value in asked.items():
@@ -248,6 +251,14 @@ def former_run(opened: RecipeFile, store: Store, base: Artifact) -> Former:
             where="base",
             hint=f"write it with `luthier export {entry['name']} --to hf --out FOLDER`, and give `{{kind: folder, path: FOLDER}}`",
         )
+    check_groups(opened.recipe, PreparedFacts(**artifacts["examples"].facts), former=True)
+    scored = [metric.kind for metric in recipe.metrics()]
+    for index, check in enumerate(opened.recipe.gate.checks):
+        name = check.model_dump().get("metric")
+        if check.needs_former and name and name not in scored:
+            raise UserError(
+                unknown("metric of the former run called", name, scored), where=f"gate.checks[{index}].metric"
+            )
     told = artifacts["model"].manifest.get("inputs", {}).get("ewc.fisher")
     fisher = there.get(told["id"], told["content"]) if told else None
     return Former(entry["name"], recipe, artifacts["examples"], encoded, fisher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,12 @@ if TYPE_CHECKING:
     from luthier.runs import Run
 
 MARKS = {"passed": "✓", "failed": "✗", "not enough data": "?"}
+
+
+def tables(runs: Sequence[Run]) -> None:
+    """One after the other, for the tasks that a model learned together."""
+    for done in runs:
+        table(done)
 
 
 def table(done: Run) -> None:
@@ -22,7 +29,8 @@ def table(done: Run) -> None:
 
     facts, console = done.facts, Console(highlight=False, markup=False, emoji=False)
     main, scored = facts.scores.main, facts.scores
-    scores = Table(title=f"{main} on the test split", title_justify="left")
+    of = f" of {facts.name}" if facts.trained.tasks else ""
+    scores = Table(title=f"{main} on the test split{of}", title_justify="left")
     slices = scored.systems["tuned"].slices
     unseen = "unseen" in slices and set(slices["unseen"]) == {"true", "false"}
     for heading in ["", *(["seen", "unseen"] if unseen else []), "all", "95 % interval", "n"]:
@@ -48,6 +56,10 @@ def table(done: Run) -> None:
         for verdict in facts.verdicts:
             if verdict.outcome != "passed" and verdict.note:
                 console.print(f"{verdict.check}: {verdict.note}", soft_wrap=True)
+    if facts.forgotten is not None:
+        for kept in facts.forgotten.metrics:
+            figures = f"{share(kept.before)} before, {share(kept.after)} after (n {kept.before.n})"
+            console.print(f"{kept.metric} of the former run {facts.forgotten.run}: {figures}", soft_wrap=True)
     reused = [role for role, artifact in done.artifacts.items() if artifact.reused and role != "base"]
     if len(reused) == len(done.artifacts) - 1:
         console.print("everything was served from the store; nothing had changed")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.baselines import Baseline, Setting
 from luthier.bases import Base
-from luthier.checks import Check, Evidence
+from luthier.checks import Check, Evidence, Former
 from luthier.choice import Choice, families, find, members
 from luthier.encoding import Reading
 from luthier.engines import Engine, Request, Session
@@ -45,7 +45,9 @@ class Case:
     predictions: Sequence[Prediction] = ()  # of `examples`; metrics, checks: right ones
     wrong: Sequence[Prediction] = ()  # metrics, checks: wrong ones of the same examples
     model: Callable[[], Model] | None = None  # a fresh tiny model; techniques, objectives
-    inputs: Mapping[str, Artifact] = field(default_factory=dict)  # techniques
+    inputs: Mapping[str, Artifact] | Callable[[Model], Mapping[str, Artifact]] = field(
+        default_factory=dict
+    )  # techniques
     session: Callable[[], Session] | None = None  # baselines: the untuned base
     metrics: Mapping[str, Metric] = field(default_factory=dict)  # checks
     measurements: Mapping[str, Any] = field(default_factory=dict)  # checks
@@ -188,7 +190,7 @@ def technique(member: Any, case: Case) -> None:
     assert isinstance(member, Technique)
     assert case.model is not None
     model = case.model()
-    running = member.start(model, case.inputs)
+    running = member.start(model, case.inputs(model) if callable(case.inputs) else case.inputs)
     assert isinstance(running, Running)
     assert type(running) is member.running or member.running is Running, f"{member.kind}.running is not what it starts"
     assert model.trainable(), f"{member.kind} leaves nothing to train"
@@ -292,7 +294,10 @@ def check(member: Any, case: Case) -> None:
         examples={example.id: example for example in case.examples},
         measurements=dict(case.measurements),
         seed=1,
-        artifacts={"candidate": "c", "rival": "r", "measure": "m"},
+        artifacts={"candidate": "c", "rival": "r", "measure": "m", "former.before": "b", "former.after": "a"},
+        former=Former(
+            list(case.predictions), list(case.predictions), dict(case.metrics), {e.id: e for e in case.examples}
+        ),
     )
     verdict = member.judge(evidence)
     assert isinstance(verdict, Verdict)
@@ -301,7 +306,8 @@ def check(member: Any, case: Case) -> None:
     assert verdict.check
     assert verdict.evidence
     assert verdict.required == member.required
-    nothing = replace(evidence, candidate=[], baselines={"rival": []}, measurements={})
+    unasked = Former([], [], dict(case.metrics), {})
+    nothing = replace(evidence, candidate=[], baselines={"rival": []}, measurements={}, former=unasked)
     assert member.judge(nothing).outcome == "not enough data", f"{member.kind} judges without evidence"
 
 

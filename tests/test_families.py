@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
+from safetensors.torch import save_file
 
 from luthier.choice import families, find, members
 from luthier.engines.torch import TorchSession
@@ -16,6 +19,7 @@ from luthier.model import Head, Model, load, writing_head
 from luthier.readers import Table
 from luthier.readers.csv import Csv
 from luthier.seams import Example, Label, Prediction, Text
+from luthier.store import Artifact
 from luthier.tasks import Task
 from luthier.testing import FAMILY_BEHAVIOUR, Case, behaves, conforms
 
@@ -42,6 +46,8 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("tasks", "generate"): {"table": "t", "prompt_column": "messy", "completion_column": "clean"},
     ("objectives", "causal"): {},
     ("objectives", "classify"): {},
+    ("techniques", "ewc"): {},
+    ("techniques", "replay"): {},
     ("techniques", "full"): {},
     ("techniques", "freeze"): {"layers": 1},
     ("techniques", "lora"): {"rank": 2},
@@ -59,6 +65,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("checks", "floor"): {"metric": "exact_match", "at_least": 0.9},
     ("checks", "subgroup_floor"): {"metric": "exact_match", "at_least": 0.9, "slice": "column"},
     ("checks", "cut_answers"): {},
+    ("checks", "no_forgetting"): {"at_most": 0.2},
     ("checks", "latency"): {"at_most_ms": 1000},
     ("preparers", "dedup"): {},
 }
@@ -111,10 +118,20 @@ def case_for(family: str, name: str, place: Path) -> Case:
         ],
         wrong=[Prediction(e.id, e.task, wrong, 0.9, target=e.target, slices=e.slices) for e in examples],
         model=model,
+        inputs=partial(fisher_of, place) if name == "ewc" else {},
         session=lambda: TorchSession(model(), 64, 4, 8),
         metrics={"exact_match": Metric.pick("exact_match")},
         measurements={"latency_ms": {"samples": [float(n) for n in range(100)]}},
     )
+
+
+def fisher_of(place: Path, model: Model) -> dict[str, Artifact]:
+    """What ewc gets: how much each weight matters."""
+    folder = place / "fisher"
+    folder.mkdir(exist_ok=True)
+    weights = {name: torch.ones_like(parameter) for name, parameter in model.named_parameters()}
+    save_file(weights, folder / "fisher.safetensors")
+    return {"fisher": Artifact(folder, "fisher", "fisher")}
 
 
 @pytest.mark.parametrize(("family", "name"), ALL, ids=[f"{family}.{name}" for family, name in ALL])

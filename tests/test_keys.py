@@ -21,7 +21,7 @@ from luthier.bases import Base
 from luthier.checks import Check, Evidence
 from luthier.choice import Choice, Settings, families, find, members
 from luthier.engines import Request
-from luthier.errors import UserError
+from luthier.errors import Problems, UserError
 from luthier.metrics import Metric
 from luthier.readers import Reader
 from luthier.recipe import Recipe
@@ -252,6 +252,42 @@ HUB, PACKAGE = '{"kind": "hub", "name": "a/b"}', '{"kind": "package", "name": "m
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 CHAT = GENERATE.replace("pairs.jsonl}", f"talks.jsonl, chat_template: {json.dumps(TEMPLATE)}}}")
 
+
+def mixed(place: Path, text: str, change: str) -> Any:
+    """The weights of several tasks, and the checks of each."""
+    try:
+        opened = loads(text, folder=place, changes=[change] if change else [])
+    except Problems as problems:
+        return [problem.sentence() for problem in problems.problems]
+    recipe = opened.recipe
+    store = flow.store_for(opened)
+    base = flow.base_model(recipe.base, opened, store)
+    first, other = (flow.ready(opened.alone(name), store, base).encoded for name in recipe.tasks)
+    model = flow.trained(opened, store, first, base, {list(recipe.tasks)[1]: other})
+    alone = {name: recipe.alone(name) for name in recipe.tasks}
+    checks = {name: [check.kind for check in each.gate.checks] for name, each in alone.items()}
+    return files(model), checks, {name: [m.kind for m in each.metrics()] for name, each in alone.items()}
+
+
+SEVERAL = CLASSIFY.replace(
+    "task: {kind: classify, table: table.csv, text: messy, label: kind}",
+    "tasks: {one: {task: {kind: classify, table: table.csv, text: messy, label: kind}}, "
+    "other: {task: {kind: classify, table: other.csv, text: messy, label: part}}}",
+)
+
+
+def named_for_a_task(kind: str, **settings: Any) -> tuple[Callable[[Path, str, str], Any], str, str]:
+    """A check of one task and not of the other."""
+    block = json.dumps({"kind": kind, **settings})
+    sliced = SEVERAL.replace("prepare: {", "prepare: {slices: {owner: owner}, ")
+    text = f"{sliced}gate: {{checks: [{block}]}}\n"
+    return (
+        mixed,
+        text.replace("latency_samples: 0", "latency_samples: 0, baselines: [majority]"),
+        "gate.checks[0].task=one",
+    )
+
+
 # key -> (where it shows, what it is changed in, the change)
 CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "version": (prepare, STANDARDIZE, "version=2"),
@@ -260,6 +296,17 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "device": (train, STANDARDIZE, "device=mps"),
     "task": (prepare, STANDARDIZE, "task={kind: classify, table: table.csv, text: messy, label: kind}"),
     "base": (train, STANDARDIZE, "base={kind: folder, path: gemma3}"),
+    "tasks.task": (mixed, SEVERAL, "tasks.other.task.label=kind"),
+    "tasks.weight": (mixed, SEVERAL, "tasks.other.weight=0.2"),
+    "tasks.prepare": (mixed, SEVERAL, "tasks.other.prepare={steps: [], split: {kind: random, validation: 4, test: 4}}"),
+    "tasks.encode": (mixed, SEVERAL, "tasks.other.encode={max_length: 8}"),
+    "tasks.score": (mixed, SEVERAL, "tasks.other.score={metrics: [f1]}"),
+    "mixture.temperature": (mixed, SEVERAL, "mixture.temperature=5"),
+    "checks.better_than.task": named_for_a_task("better_than", baseline="majority"),
+    "checks.floor.task": named_for_a_task("floor", metric="accuracy", at_least=0.1),
+    "checks.subgroup_floor.task": named_for_a_task("subgroup_floor", metric="accuracy", at_least=0.1, slice="owner"),
+    "checks.cut_answers.task": named_for_a_task("cut_answers"),
+    "checks.latency.task": named_for_a_task("latency", at_most_ms=5),
     "prepare.reader": (prepare, STANDARDIZE, "prepare.reader=tsv"),
     "prepare.split": (prepare, STANDARDIZE, "prepare.split=random"),
     "prepare.slices": (prepare, STANDARDIZE, "prepare.slices={owner: owner}"),
@@ -473,6 +520,21 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
 ELSEWHERE = {
     # How often a checkpoint is written shows on disk alone; that it never changes the weights is its promise.
     "train.checkpoint_steps": "tests/training/test_resume.py",
+    # What keeps a former task needs a run before: each of these is changed there.
+    "former": "tests/test_several.py",
+    "techniques.ewc.strength": "tests/test_several.py",
+    "techniques.ewc.fisher": "tests/test_several.py",
+    "techniques.ewc.rows": "tests/test_several.py",
+    "techniques.ewc.batch": "tests/test_several.py",
+    "techniques.ewc.decay": "tests/test_several.py",
+    "techniques.replay.share": "tests/test_several.py",
+    "techniques.replay.weight": "tests/test_several.py",
+    "checks.no_forgetting.task": "tests/test_several.py",
+    "checks.no_forgetting.where": "tests/test_several.py",
+    "checks.no_forgetting.required": "tests/test_several.py",
+    "checks.no_forgetting.min_entities": "tests/test_several.py",
+    "checks.no_forgetting.at_most": "tests/test_several.py",
+    "checks.no_forgetting.metric": "tests/test_several.py",
 }
 
 
@@ -483,6 +545,8 @@ def keys() -> Iterator[str]:
         for name, field in block.model_fields.items():
             here = f"{path}{field.alias or name}"
             nested = [found for found in _settings_in(field.annotation) if not issubclass(found, Choice)]
+            if path == "tasks." and name in Recipe.model_fields:
+                nested = []  # the same block as that of the whole recipe
             if nested:
                 yield from inside(nested[0], f"{here}.")
             else:

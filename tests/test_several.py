@@ -14,11 +14,17 @@ from safetensors.torch import load_file
 
 from luthier import flow, runs
 from luthier.batching import Encoded, plan
+from luthier.checks import Check, Evidence, Former
+from luthier.choice import find
 from luthier.errors import Problems, UserError
+from luthier.metrics import Metric
 from luthier.mixing import Mixture, Part, Sample, by_temperature, mean_over
+from luthier.model import Head, load, merged, writing_head
 from luthier.objectives import Objective
 from luthier.recipe_file import loads
 from luthier.runs import Run
+from luthier.seams import Example, Label, Prediction
+from luthier.techniques.ewc import Held, fisher
 
 SEVERAL = """\
 version: 1
@@ -243,7 +249,164 @@ def test_ewc_and_replay_need_a_former_run(place: Path) -> None:
     assert any("gate.checks[0]: no_forgetting is about a former task" in line for line in told)
 
 
+EWC = "kind: ewc, strength: 1e3"
+KEYS = {  # key -> (techniques before, changes)
+    "former": ("[full]", ["former=second"]),
+    "techniques.ewc.strength": (f"[{{{EWC}}}]", ["train.techniques[0].strength=1"]),
+    "techniques.ewc.fisher": (f"[{{{EWC}}}]", ["train.techniques[0].fisher=empirical"]),
+    "techniques.ewc.rows": (f"[{{{EWC}}}]", ["train.techniques[0].rows=5"]),
+    "techniques.ewc.batch": (f"[{{{EWC}}}]", ["train.techniques[0].batch=8"]),
+    "techniques.replay.share": ("[{kind: replay, share: 0.5}]", ["train.techniques[0].share=1"]),
+    "techniques.replay.weight": ("[{kind: replay, share: 0.5}]", ["train.techniques[0].weight=3"]),
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_of_what_keeps_a_task_changes_what_comes_out(after_first: Path, key: str) -> None:
+    before, changes = KEYS[key]
+    run(after_first, FORMER.replace("name: first", "name: second"), "train.epochs=12")
+    start = ["train.epochs=1", f"train.techniques={before}"]
+    found = []
+    for more in ([], changes):
+        done = run(after_first, NEXT, *start, *more)
+        forgotten = done.facts.forgotten
+        assert forgotten is not None
+        found.append((weights(done.artifacts["model"]), forgotten.run))
+    assert not same(found[0][0], found[1][0]) or found[0][1] != found[1][1]
+
+
+def test_online_ewc_carries_the_fisher_of_the_tasks_before(after_first: Path) -> None:
+    second = run(after_first, NEXT.replace("name: next", "name: middle"), f"train.techniques=[{{{EWC}}}]")
+    store = flow.store_for(loads(NEXT, folder=after_first))
+    if not (after_first / "middle-exported").exists():
+        runs.export(store, second.name, "hf", "float32", after_first / "middle-exported")
+    third = [
+        run(
+            after_first,
+            NEXT.replace("name: next", "name: third"),
+            "former=middle",
+            "base.path=middle-exported",
+            "task.table=sizes.csv",
+            "train.epochs=1",
+            f"train.techniques=[{{{EWC}{more}}}]",
+        )
+        for more in ("", ", decay: 0.5", ", decay: 1")
+    ]
+    traces = [store.get(fisher_id(done)).facts for done in third]
+    earlier = store.get(fisher_id(second)).facts["trace"]
+    assert [facts["online"] for facts in traces] == [False, True, True]
+    assert traces[0]["trace"] < traces[1]["trace"] < traces[2]["trace"] <= traces[0]["trace"] + earlier
+    assert not same(weights(third[0].artifacts["model"]), weights(third[1].artifacts["model"]))
+
+
+def fisher_id(done: Run) -> str:
+    return str(done.artifacts["model"].manifest["inputs"]["ewc.fisher"]["id"])
+
+
+def predictions(right: int, n: int = 60) -> list[Prediction]:
+    return [
+        Prediction(
+            str(k), "t", Label("a" if k < right else "b"), target=Label("a"), entity=str(k), slices={"g": "xy"[k % 2]}
+        )
+        for k in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("block", "outcome", "n"),
+    [
+        ({}, "failed", 60),
+        ({"at_most": 0.3}, "passed", 60),
+        ({"at_most": 0.12}, "not enough data", 60),
+        ({"metric": "f1", "at_most": 0.3}, "passed", 60),
+        ({"at_most": 0.3, "min_entities": 61}, "not enough data", 60),
+        ({"at_most": 0.5, "where": {"g": "x"}}, "passed", 30),
+    ],
+)
+def test_no_forgetting_judges_the_loss_with_its_interval(block: dict[str, Any], outcome: str, n: int) -> None:
+    metrics = {name: Metric.pick(name) for name in ("accuracy", "f1")}
+    asked = {str(k): Example(str(k), "t", {"text": ""}) for k in range(60)}
+    evidence = Evidence([], {}, {}, {}, {}, 1, {}, Former(predictions(54), predictions(48), metrics, asked))
+    verdict = Check.pick({"kind": "no_forgetting", "required": False, **block}).judge(evidence)
+    assert (verdict.outcome, verdict.n, verdict.required) == (outcome, n, False)
+    if not block:
+        assert verdict.estimate == pytest.approx(0.1)
+
+
 # The arithmetic.
+
+
+def test_the_fisher_is_the_mean_squared_gradient(place: Path) -> None:
+    model = load(
+        place / "bert", Head("AutoModelForSequenceClassification", ("a", "b", "c")), precision="float32", device="cpu"
+    )
+    objective = Objective.pick("classify")
+    rows = [Encoded([1, *range(5 + n, 9 + 2 * n), 2], (), [n % 3], (), 1) for n in range(4)]
+    found, n = fisher(model, objective, [[row] for row in rows], true=False, seed=1)
+    assert n == 4
+    expected = {name: torch.zeros_like(parameter) for name, parameter in model.trainable().items()}
+    for row in rows:
+        logits = model.forward(input_ids=torch.tensor([list(row.ids)])).logits
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(list(row.targets)))
+        names, parameters = zip(*model.trainable().items(), strict=True)
+        for name, gradient in zip(names, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+            if gradient is not None:
+                expected[name] += gradient**2 / 4
+    for name, values in found.items():
+        torch.testing.assert_close(values, expected[name], rtol=1e-3, atol=1e-9)
+
+
+def test_the_true_fisher_of_a_head_is_its_closed_form(place: Path) -> None:
+    model = load(
+        place / "bert", Head("AutoModelForSequenceClassification", ("a", "b", "c")), precision="float32", device="cpu"
+    )
+    with torch.no_grad():
+        model.bare.classifier.bias += torch.tensor([1.0, 0.0, -1.0])
+    row = Encoded([1, 7, 9, 2], (), [0], (), 1)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name == "classifier.bias")
+    found, _ = fisher(model, Objective.pick("classify"), [[row]] * 3000, true=True, seed=1)
+    shares = model.forward(input_ids=torch.tensor([[1, 7, 9, 2]])).logits[0].softmax(-1).detach()
+    # the gradient of -log p_y by the logits is p - e_y, whose mean square under y ~ p is p (1 - p)
+    torch.testing.assert_close(found["classifier.bias"], shares * (1 - shares), rtol=0.08, atol=0)
+
+
+def test_the_penalty_and_its_gradient_are_those_of_the_formula(place: Path) -> None:
+    model = load(
+        place / "bert", Head("AutoModelForSequenceClassification", ("a", "b")), precision="float32", device="cpu"
+    )
+    weight = model.bare.bert.encoder.layer[0].attention.self.query.weight
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    importance = torch.zeros_like(weight)
+    importance[0, :3] = torch.tensor([1.0, 2.0, 0.5])
+    held = Held(model, {name: importance}, strength=10.0)
+    with torch.no_grad():
+        weight[0, :3] += torch.tensor([0.1, -0.2, 0.4])
+    penalty = held.penalty()
+    assert penalty is not None
+    assert float(penalty.detach()) == pytest.approx(10 / 2 * (1 * 0.01 + 2 * 0.04 + 0.5 * 0.16), rel=1e-5)
+    penalty.backward()
+    torch.testing.assert_close(weight.grad[0, :3], torch.tensor([10 * 0.1, 10 * 2 * -0.2, 10 * 0.5 * 0.4]))
+
+
+def test_under_an_adapter_the_penalty_is_that_of_the_merged_weight(place: Path) -> None:
+    model = load(place / "llama", writing_head("decoder"), precision="float32", device="cpu")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    before = model.bare.model.layers[0].self_attn.q_proj.weight.detach().clone()
+    importance = torch.rand_like(before)
+    held = Held(model, {name: importance}, strength=2.0)
+    find("techniques", "lora")(rank=4).start(model, {})  # type: ignore[attr-defined]
+    untouched = held.penalty()
+    assert untouched is not None
+    assert float(untouched.detach()) == 0.0
+    with torch.no_grad():
+        for each, parameter in model.trainable().items():
+            if "lora_B" in each:
+                parameter.normal_(0, 0.1)
+    penalty = held.penalty()
+    assert penalty is not None
+    after = merged(model).model.layers[0].self_attn.q_proj.weight.detach()
+    assert float(penalty.detach()) == pytest.approx(float((importance * (after - before) ** 2).sum()), rel=1e-4)
 
 
 def example(length: int, weight: float = 1.0) -> Encoded:

@@ -7,14 +7,15 @@ from typing import ClassVar
 from pydantic import Field
 
 from luthier.checks import Evidence, described, within
-from luthier.checks._scored import WHERE, Scored, below, cited, defined, known
-from luthier.errors import UserError
+from luthier.checks._scored import Scored, below, cited, defined
 from luthier.seams import Verdict
 
 
 class NoForgetting(Scored):
-    """Passed when the loss on the former task's test rows, paired and by entity, is at most so much, and so is the upper
-    end of its 95 % interval."""
+    """What the model lost of a former task, on the same test rows, must be little.
+
+    Passed when the loss, and the upper end of its 95 % interval, paired and by entity, is at most so much.
+    """
 
     needs_former: ClassVar[bool] = True
 
@@ -28,11 +29,8 @@ class NoForgetting(Scored):
         from luthier.resample import paired
 
         former = evidence.former
-        if former is None:
-            raise UserError("no former task was asked", where=WHERE, hint="name its run under `former`")
-        name = self.metric or next(iter(former.metrics), "")
-        if name not in former.metrics:
-            raise UserError(f"the former run scored no metric '{name}'", where=WHERE, hint=known(former.metrics))
+        assert former is not None, "a recipe with this check names a former run"
+        name = self.metric or next(iter(former.metrics))
         metric = former.metrics[name]
         before, after = within(former.before, self.where), within(former.after, self.where)
         found = paired(metric, after, before, former.examples, evidence.seed)  # a gain: below 0 where it got worse

@@ -54,8 +54,11 @@ class Held(Running):
 
 
 class Ewc(Technique):
-    """Add strength/2 * F (w - w*)^2 to the loss: w* is what the former run made, F how sharply its answers depend on a
-    weight. The former run is named under `former`."""
+    """Hold each weight near what a former run made of it, by how much that run's answers depend on it.
+
+    Adds strength/2 * F (w - w*)^2 to the loss: w* is the weight then, F its Fisher information. The run is named under
+    `former`.
+    """
 
     running: ClassVar[type[Running]] = Held
     needs_former: ClassVar[bool] = True
