@@ -26,7 +26,6 @@ def noise(model: Model, alpha: float) -> Iterator[None]:
     if not alpha:
         yield
         return
-    table: nn.Module = model.bare.get_input_embeddings()
     waiting: list[torch.Tensor] = []
 
     def begin(module: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
@@ -35,12 +34,23 @@ def noise(model: Model, alpha: float) -> Iterator[None]:
     def add(_: nn.Module, ids: Any, embedded_BTD: torch.Tensor) -> torch.Tensor | None:
         return noisy(embedded_BTD, waiting.pop(), alpha) if waiting else None
 
-    hooks = [model.forward.register_forward_pre_hook(begin, with_kwargs=True), table.register_forward_hook(add)]
+    hooks = [table.register_forward_hook(add) for table in tables(model.bare)]
+    hooks.append(model.forward.register_forward_pre_hook(begin, with_kwargs=True))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def tables(bare: nn.Module) -> list[nn.Module]:
+    """The table of what is read, and those of stacks that have its weights for their own, as T5's have."""
+    from torch.nn import Embedding
+
+    own: nn.Module = bare.get_input_embeddings()
+    if not isinstance(own, Embedding):
+        return [own]
+    return [each for each in bare.modules() if isinstance(each, Embedding) and each.weight is own.weight]
 
 
 def noisy(embedded_BTD: torch.Tensor, lengths_BT: torch.Tensor, alpha: float) -> torch.Tensor:
