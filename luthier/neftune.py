@@ -35,7 +35,7 @@ def noise(model: Model, alpha: float) -> Iterator[None]:
         return noisy(embedded_BTD, waiting.pop(), alpha) if waiting else None
 
     hooks = [table.register_forward_hook(add) for table in tables(model.bare)]
-    hooks.append(model.forward.register_forward_pre_hook(begin, with_kwargs=True))
+    hooks += [called.register_forward_pre_hook(begin, with_kwargs=True) for called in model.modules()]
     try:
         yield
     finally:
