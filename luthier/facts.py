@@ -150,12 +150,12 @@ class TrainedFacts(Facts):
     precision: str
     device: str
     techniques: list[dict[str, Any]]
-    groups: list[Grouping]  # what trained, from each step at which that changed
     adapter: bool
     notes: list[str]  # what was told of the base and the techniques
     final_loss: float | None
     architecture: str
     tasks: list[LearnedTask] = []  # where there are several
+    groups: list[Grouping] = []  # what trained, from each step at which that changed
 
 
 class LatencyFacts(Facts):
