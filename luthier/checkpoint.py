@@ -38,6 +38,8 @@ class Progress:
     trains: list[str] = field(default_factory=list)  # parameters that train now
     trained: list[str] = field(default_factory=list)  # parameters that have ever trained: all that may differ
     running: dict[str, Any] = field(default_factory=dict)  # JSON state of the techniques
+    optimizer: dict[str, Any] = field(default_factory=dict)  # what the optimizer keeps of a parameter beside tensors
+    groups: list[dict[str, Any]] = field(default_factory=list)  # parameter groups from each step at which they changed
 
 
 class History:
@@ -97,13 +99,17 @@ class State:
 
     def save(self, checkpoints: Path) -> None:
         """Replace the last checkpoint by one of the state as it is."""
+        import torch
+
         self.history.sync()
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        moments = {
-            f"{key}/{names[id(parameter)]}": tensor
+        kept = {
+            f"{key}/{names[id(parameter)]}": value
             for parameter, state in self.optimizer.state.items()
-            for key, tensor in state.items()
+            for key, value in state.items()
         }
+        moments = {entry: value for entry, value in kept.items() if isinstance(value, torch.Tensor)}
+        self.progress.optimizer = {entry: value for entry, value in kept.items() if entry not in moments}
         tensors, self.progress.running = self.running.state()
         files = {WEIGHTS: self.weights(self.progress.trained), OPTIMIZER: moments, RUNNING: tensors}
         replace_folder(checkpoints / LAST, files, asdict(self.progress))
@@ -154,6 +160,9 @@ class State:
             key, _, name = entry.partition("/")
             # fused kernels read the count of steps on the device of the parameter, as they do the moments
             self.optimizer.state[parameters[name]][key] = tensor.to(parameters[name].device)
+        for entry, value in self.progress.optimizer.items():
+            key, _, name = entry.partition("/")
+            self.optimizer.state[parameters[name]][key] = value
 
     def _copy(self, stored: Mapping[str, torch.Tensor]) -> None:
         import torch
@@ -179,10 +188,21 @@ def replace_folder(folder: Path, files: dict[str, dict[str, torch.Tensor]], fact
     shutil.rmtree(old, ignore_errors=True)
     new.mkdir(parents=True)
     for name, tensors in files.items():
-        (new / name).write_bytes(save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}))
+        (new / name).write_bytes(save(apart({key: t.detach().cpu().contiguous() for key, t in tensors.items()})))
     seal(new, {"facts": json.loads(json.dumps(facts)), "made_with": {}}, {})
     swap(new, folder, old)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, each in memory of its own, as safetensors wants them: an optimizer may give all parameters one table."""
+    found: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for key, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[key] = tensor.clone() if place in places else tensor
+        places.add(place)
+    return found
 
 
 def newest_whole(folder: Path) -> Path | None:

@@ -106,6 +106,36 @@ class LearnedTask(Facts):
     watched: bool  # whether its figures on validation decide about stopping
 
 
+class Group(Facts):
+    """Parameters that are trained alike."""
+
+    name: str
+    tensors: int
+    parameters: int  # numbers in them
+    learning_rate: float  # at the peak of the schedule
+    weight_decay: float
+
+
+class Grouping(Facts):
+    """What trains, in groups, from a step on."""
+
+    step: int  # optimizer steps done before
+    groups: list[Group]
+
+    def table(self) -> list[str]:
+        """Lines for a terminal."""
+        header = (f"trained from step {self.step + 1}", "tensors", "parameters", "learning rate", "weight decay")
+        rows = [
+            (g.name, f"{g.tensors:,}", f"{g.parameters:,}", f"{g.learning_rate:.3g}", f"{g.weight_decay:g}")
+            for g in self.groups
+        ]
+        widths = [max(len(row[n]) for row in (header, *rows)) for n in range(len(header))]
+        return [
+            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+            for row in (header, *rows)
+        ]
+
+
 class TrainedFacts(Facts):
     """Of the stage train."""
 
@@ -125,6 +155,7 @@ class TrainedFacts(Facts):
     final_loss: float | None
     architecture: str
     tasks: list[LearnedTask] = []  # where there are several
+    groups: list[Grouping] = []  # what trained, from each step at which that changed
 
 
 class LatencyFacts(Facts):

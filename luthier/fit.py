@@ -12,9 +12,11 @@ from luthier import model as models
 from luthier.batching import Encoded, Step, plan
 from luthier.checkpoint import History, Progress, State
 from luthier.errors import UserError
+from luthier.facts import Group, Grouping
 from luthier.mixing import Mixture, Several
 from luthier.objectives import Objective
 from luthier.recipe import TrainSettings
+from luthier.schedules import WARMUP, LearningRate
 from luthier.store import Artifact, Out
 from luthier.techniques import Running, Together, learning_rate_for
 from luthier.token_arrays import TokenArrays
@@ -27,26 +29,6 @@ Inputs = Mapping[str, Mapping[str, Artifact]]  # technique -> name of an input -
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """The learning rate over the steps: rises linearly over the warm-up, then falls as `kind` says."""
-
-    peak: float
-    total: int  # optimizer steps
-    warmup: float  # share of the steps (below 1) or number of steps
-    kind: str  # constant, linear or cosine
-
-    def factor(self, step: int) -> float:
-        """Share of the peak learning rate at a step (from 0)."""
-        rising = self.warmup if self.warmup >= 1 else self.warmup * self.total
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        if self.kind == "constant":
-            return 1.0
-        done = (step - rising) / max(1.0, self.total - rising)
-        return 1.0 - done if self.kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-@dataclass(frozen=True)
 class Watch:
     """How evaluations are judged: the metric that decides, and what follows from it."""
 
@@ -54,6 +36,12 @@ class Watch:
     higher_is_better: bool = False
     patience: int = 0  # evaluations without improvement after which training ends; 0: never
     keep_best: bool = True
+
+    def figures(self, evaluations: Sequence[Mapping[str, Any]]) -> list[float]:
+        """The metric at each evaluation so far, turned so that lower is better."""
+        sign = -1.0 if self.higher_is_better else 1.0
+        found = [evaluation["validation"] for evaluation in evaluations]
+        return [sign * figures[self.metric] for figures in found if self.metric in figures]
 
 
 def fit(
@@ -74,7 +62,7 @@ def fit(
     import numpy as np
     import torch
 
-    from luthier import dropout, used_embeddings
+    from luthier import dropout, neftune, recompute, used_embeddings
 
     lengths = examples.lengths().tolist()
     mixed = examples if isinstance(examples, Mixture) else None
@@ -82,15 +70,23 @@ def fit(
     per_epoch = math.ceil(n / settings.batch_size)
     total = max(1, round(settings.epochs * per_epoch))
     every = max(1, round(settings.evaluate_every * per_epoch))
-    schedule = Schedule(
-        settings.learning_rate or learning_rate_for(settings.techniques), total, settings.warmup, settings.schedule
+    warmup = WARMUP if settings.warmup is None else settings.warmup
+    rate = LearningRate(
+        settings.learning_rate or learning_rate_for(settings.techniques), total, warmup, settings.schedule
     )
     running = start(model, settings, inputs, seed)
+    model.label_smoothing = settings.label_smoothing
     used = None
-    if only_used(model, running, settings.weight_decay):
+    if only_used(model, running, settings):
         used = np.union1d(examples.tokens(), [model.tokenizer.pad_token_id])
-    with torch.random.fork_rng(), dropout.quick(*model.modules()), used_embeddings.alone(model.bare, used):
-        state = begin(model, running, settings, schedule, out)
+    with (
+        torch.random.fork_rng(),
+        dropout.quick(*model.modules()),
+        used_embeddings.alone(model.bare, used),
+        neftune.noise(model, settings.neftune_alpha),
+        recompute.blocks(model, settings.gradient_checkpointing),
+    ):
+        state = begin(model, running, settings, rate, out)
         progress, pace = state.progress, Pace(out, state.progress.step, total)
         steps: list[Step] = []
         while not progress.stopped:
@@ -107,10 +103,11 @@ def fit(
                     part_of=mixed.part_of if mixed else None,
                 )
             if within == 0 and state.running.epoch(epoch, progress.evaluations):
-                regroup(state, schedule.peak, settings.weight_decay)
+                regroup(state, rate.peak, settings.weight_decay)
                 state.note_trainable(out.checkpoints)
+                tell_groups(state, out)
             torch.manual_seed(seed * 1_000_003 + progress.step)  # each step has its own dropout: nothing to restore
-            factor = schedule.factor(progress.step)
+            factor = rate.factor(progress.step, watch.figures(progress.evaluations))
             for group in state.optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             micro_batches = [[examples[i] for i in micro] for micro in steps[within]]
@@ -119,7 +116,7 @@ def fit(
                 raise diverged(loss, norm, progress.step + 1)
             progress.step += 1
             progress.tokens += sum(example.covers for batch in micro_batches for example in batch)
-            figures = {"loss": loss, "learning_rate": schedule.peak * factor, "grad_norm": norm}
+            figures = {"loss": loss, "learning_rate": rate.peak * factor, "grad_norm": norm}
             note(state, {"epoch": round(progress.step / per_epoch, 4), **figures, "tokens": progress.tokens})
             pace.tell(progress.step, loss, sum(lengths[i] for micro in steps[within] for i in micro))
             if progress.step % every == 0 or progress.step == total:
@@ -192,7 +189,8 @@ def start(model: Model, settings: TrainSettings, inputs: Inputs, seed: int) -> T
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # new matrices, such as those of lora, are drawn from the recipe's seed alone
-        running = Together([each.start(model, inputs.get(each.kind, {})) for each in settings.techniques])
+        in_turn = sorted(settings.techniques, key=lambda technique: technique.starts_last)
+        running = Together([each.start(model, inputs.get(each.kind, {})) for each in in_turn])
     if not model.trainable():
         raise UserError(
             "every parameter is frozen, so there is nothing to train", where="train.techniques", hint="freeze less"
@@ -201,25 +199,25 @@ def start(model: Model, settings: TrainSettings, inputs: Inputs, seed: int) -> T
     return running
 
 
-def only_used(model: Model, running: Together, weight_decay: float) -> bool:
-    """Whether embeddings that no example reads may be left out: nothing decays them and no technique looks at them."""
-    return not (model.head.writes or weight_decay or running.watches_parameters)
+def only_used(model: Model, running: Together, settings: TrainSettings) -> bool:
+    """Whether embeddings that no example reads may be left out: nothing moves them and no technique looks at them."""
+    moved = settings.weight_decay or not settings.optimizer.unmoved
+    return not (model.head.writes or moved or running.watches_parameters)
 
 
-def begin(model: Model, running: Together, settings: TrainSettings, schedule: Schedule, out: Out) -> State:
+def begin(model: Model, running: Together, settings: TrainSettings, rate: LearningRate, out: Out) -> State:
     """The state before the first step, or that of the last whole checkpoint."""
-    import torch
-
     out.checkpoints.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(list(model.trainable().values()), lr=schedule.peak, fused=True)
+    optimizer = settings.optimizer.over(groups(model, running, rate.peak, settings.weight_decay))
     state = State(model, optimizer, Progress(), running, History(out.checkpoints / "history.jsonl"))
     if state.take_up(out.checkpoints):
-        regroup(state, schedule.peak, settings.weight_decay)
+        regroup(state, rate.peak, settings.weight_decay)
         state.take_up_optimizer(out.checkpoints)
-        out.say(f"resuming at step {state.progress.step} of {schedule.total}")
+        out.say(f"resuming at step {state.progress.step} of {rate.total}")
     else:
-        regroup(state, schedule.peak, settings.weight_decay)
+        regroup(state, rate.peak, settings.weight_decay)
         state.note_trainable(out.checkpoints)
+        tell_groups(state, out)
     return state
 
 
@@ -231,17 +229,45 @@ def regroup(state: State, peak: float, weight_decay: float) -> None:
 
 
 def groups(model: Model, running: Running, peak: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: a technique's own, or two, with weight decay on matrices and none on biases and norms."""
+    """Parameter groups: a technique's own or one, each divided where weight decay comes to its matrices alone."""
     if isinstance(running, Together) and running.groups_owner is not None:
-        return running.groups_owner.groups(peak)
-    parameters = list(model.trainable().values())
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    rest = [parameter for parameter in parameters if parameter.ndim < 2]
+        found = []
+        for group in running.groups_owner.groups(peak):
+            decided = "weight_decay" in group or not weight_decay
+            found += [{"weight_decay": 0.0, **group}] if decided else spared(group, weight_decay, f"{group['name']}: ")
+        return found
+    return spared({"params": list(model.trainable().values()), "lr": peak}, weight_decay)
+
+
+def spared(group: Mapping[str, Any], weight_decay: float, before: str = "") -> list[dict[str, Any]]:
+    """A group as two, with weight decay on matrices and none on biases and norms."""
+    matrices = [parameter for parameter in group["params"] if parameter.ndim >= 2]
+    rest = [parameter for parameter in group["params"] if parameter.ndim < 2]
     found = [
-        {"params": matrices, "lr": peak, "weight_decay": weight_decay, "name": "matrices"},
-        {"params": rest, "lr": peak, "weight_decay": 0.0, "name": "biases and norms"},
+        {**group, "params": matrices, "weight_decay": weight_decay, "name": f"{before}matrices"},
+        {**group, "params": rest, "weight_decay": 0.0, "name": f"{before}biases and norms"},
     ]
-    return [group for group in found if group["params"]]
+    return [each for each in found if each["params"]]
+
+
+def tell_groups(state: State, out: Out) -> None:
+    """What trains from here on, as a table, and for the report."""
+    from luthier.used_embeddings import whole_size
+
+    found = [
+        Group(
+            name=group["name"],
+            tensors=len(group["params"]),
+            parameters=sum(whole_size(state.model.bare, parameter) for parameter in group["params"]),
+            learning_rate=group["peak"],
+            weight_decay=group["weight_decay"],
+        )
+        for group in state.optimizer.param_groups
+    ]
+    grouping = Grouping(step=state.progress.step, groups=found)
+    state.progress.groups.append(grouping.model_dump(mode="json"))
+    for line in grouping.table():
+        out.say(line)
 
 
 def consider(state: State, evaluate: Evaluate, watch: Watch, epoch: float, out: Out) -> None:

@@ -26,6 +26,12 @@ class Outputs:
     logits: torch.Tensor | None = None  # (S, V) at supervised positions, or (B, C) of a classification head
     wanted: torch.Tensor | None = None  # (S,) tokens that should have been written
     rows: torch.Tensor | None = None  # (S,) number of the example in the batch
+    smoothing: float = 0.0  # label smoothing that these losses have, or that those of these logits shall have
+
+
+def smoothing(model: Model) -> float:
+    """Label smoothing of a forward pass: that of the recipe in training, none when validation is judged."""
+    return model.label_smoothing if model.forward.training else 0.0
 
 
 def at_positions(
@@ -43,14 +49,17 @@ def at_positions(
     kind = head_kind(model)
     if kind == "whole":
         logits = model.forward(**inputs, use_cache=False).logits
-        return Outputs(None, logits.reshape(-1, logits.shape[-1])[positions_S].float(), wanted_S, rows_S)
+        return Outputs(
+            None, logits.reshape(-1, logits.shape[-1])[positions_S].float(), wanted_S, rows_S, smoothing(model)
+        )
     if kind == "plain" and needs == "losses" and not head.weight.requires_grad:
         with head_replaced(head, lambda hidden_BTD: hidden_BTD.reshape(-1, hidden_BTD.shape[-1])[positions_S]):
             hidden_SD = model.forward(**inputs, use_cache=False).logits
-        return Outputs(chunked_cross_entropy(hidden_SD, head.weight, wanted_S), None, wanted_S, rows_S)
+        spread = smoothing(model)
+        return Outputs(chunked_cross_entropy(hidden_SD, head.weight, wanted_S, spread), None, wanted_S, rows_S, spread)
     with head_replaced(head, at(head, positions_S)):
         logits_SV = model.forward(**inputs, use_cache=False).logits[0].float()
-    return Outputs(None, logits_SV, wanted_S, rows_S)
+    return Outputs(None, logits_SV, wanted_S, rows_S, smoothing(model))
 
 
 def at(head: nn.Module, positions_S: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -107,11 +116,14 @@ def per_example(losses_S: torch.Tensor, rows_S: torch.Tensor, weights: Sequence[
     return sums_B * torch.tensor(weights, device=losses_S.device, dtype=sums_B.dtype)
 
 
-def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, wanted_S: torch.Tensor) -> torch.Tensor:
+def chunked_cross_entropy(
+    hidden_SD: torch.Tensor, weight_VD: torch.Tensor, wanted_S: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
     """Cross-entropy (S,) of `hidden @ weight.T` against `wanted`, 128 rows of logits at a time.
 
-    Each chunk's gradient with respect to the hidden states, (softmax - one hot) @ weight, is computed while its logits
-    are at hand, so memory is 128 x V whatever S is. The weights get no gradient: they must be frozen.
+    Each chunk's gradient with respect to the hidden states, (softmax - target) @ weight, is computed while its logits
+    are at hand, so memory is 128 x V whatever S is. The weights get no gradient: they must be frozen. The target is one
+    hot, of which `smoothing` takes a share and spreads it over all V tokens.
     """
     import torch
 
@@ -129,12 +141,16 @@ def chunked_cross_entropy(hidden_SD: torch.Tensor, weight_VD: torch.Tensor, want
                 exact_VS = (matrix @ hidden[rows].T).float()  # in float32 no copy: all below is done in place
                 target = wanted_S[None, rows]
                 wanted_logits = exact_VS.gather(0, target)
+                if smoothing:
+                    wanted_logits = (1 - smoothing) * wanted_logits + smoothing * exact_VS.mean(dim=0, keepdim=True)
                 highest = exact_VS.amax(dim=0, keepdim=True)
                 shares_VS = exact_VS.sub_(highest).exp_()
                 total = shares_VS.sum(dim=0, keepdim=True)
                 losses[rows] = (total.log() + highest - wanted_logits)[0]
                 if gradients is not None:
-                    shares_VS.div_(total).scatter_add_(0, target, torch.full_like(total, -1.0))
+                    shares_VS.div_(total).scatter_add_(0, target, torch.full_like(total, smoothing - 1.0))
+                    if smoothing:
+                        shares_VS.sub_(smoothing / len(shares_VS))
                     gradients[rows] = (matrix.T @ shares_VS.to(kind)).T
             if gradients is not None:
                 ctx.save_for_backward(gradients)

@@ -65,6 +65,7 @@ class Model:
     control_tokens: Literal["text", "parse"] = "text"  # what a control token's name in the data is
     own_tokenizer: bool = False  # whether the tokenizer's steps are not those that its class would build
     ends: tuple[int, ...] = ()  # tokens that end what a trained model writes; none are known of an untuned one
+    label_smoothing: float = 0.0  # share of what is wanted that losses spread over all tokens or labels, in training
     notes: list[str] = field(default_factory=list)  # what is worth telling of how it was loaded
     others: dict[str, Model] = field(default_factory=dict)  # task -> the same body under that task's head
 
@@ -90,7 +91,7 @@ class Model:
         other = self.others.get(task)
         if other is None:
             return self
-        other.packed, other.precision = self.packed, self.precision
+        other.packed, other.precision, other.label_smoothing = self.packed, self.precision, self.label_smoothing
         if other.head.writes:
             other.bare, other.forward = self.bare, self.forward
         return other

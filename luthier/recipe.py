@@ -11,12 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from luthier.baselines import Baseline
 from luthier.bases import Base
 from luthier.checks import Check
-from luthier.choice import Settings, unknown
+from luthier.choice import Settings, find, unknown
 from luthier.engines import Engine
 from luthier.errors import UserError, first_line
 from luthier.metrics import Metric
+from luthier.optimizers import Optimizer
 from luthier.preparers import Preparer
 from luthier.readers import Reader
+from luthier.schedules import Schedule
 from luthier.splits import Split
 from luthier.tasks import Name, Task
 from luthier.techniques import Technique, conflicts
@@ -80,16 +82,28 @@ class TrainSettings(Settings):
     """Passes over the training split."""
     learning_rate: float | None = Field(None, gt=0)
     """Peak learning rate; by default what the technique recommends (1e-5 for full, 2e-4 for lora)."""
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer.pick("adamw"))
+    """How gradients move the weights."""
     batch_size: int = Field(16, ge=1)
     """Examples of one optimizer step: the effective batch."""
     tokens_per_batch: int = Field(512, ge=16)
     """Tokens computed at once; a larger effective batch is accumulated, with the same result."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled decay; never applied to biases and norms."""
-    warmup: float = Field(0.05, ge=0)
-    """Share of the steps (below 1) or number of steps (1 or more) over which the learning rate rises from 0."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """How the learning rate falls after the warm-up, to 0 at the end."""
+    """Share of a weight that a step takes off, times the learning rate; never of biases and norms. Decoupled from the
+    gradient, but for sgd, which adds it to that."""
+    warmup: float | None = Field(None, ge=0)
+    """Share of the steps (below 1) or number of steps (1 or more) over which the learning rate rises from 0; by default
+    0.05. A schedule with a rise of its own has none."""
+    schedule: Schedule = Field(default_factory=lambda: Schedule.pick("linear"))
+    """How the learning rate goes on after the warm-up."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each supervised token or label that training spreads over all of them (Szegedy et al. 2016); the loss on
+    validation stays plain."""
+    neftune_alpha: float = Field(0.0, ge=0)
+    """Noise on the embeddings in training (NEFTune, Jain et al. 2023, who use 5 to 15); 0 is none."""
+    gradient_checkpointing: bool = False
+    """Whether each block is computed again for its gradient rather than kept: the same result in less memory, in about a
+    third more time."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients with a larger norm are scaled down to it."""
     techniques: list[Technique] = Field(default_factory=lambda: [Technique.pick("full")])
@@ -112,6 +126,18 @@ class TrainSettings(Settings):
         if problem:
             raise ValueError(problem)
         return techniques
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> TrainSettings:
+        problems = []
+        if self.warmup is not None and self.schedule.rises:
+            problems.append(f"warmup: {self.schedule.kind} has a rise of its own; leave warmup out")
+        if self.learning_rate is None and self.optimizer.own_rate:
+            kind, why = self.optimizer.kind, self.optimizer.own_rate
+            problems.append(f"learning_rate: {kind} has no recommended one ({why}); name one, such as 0.01")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
 class PredictSettings(Settings):
@@ -207,6 +233,7 @@ class Recipe(Settings):
             alone = self.alone(name) if name else self
             found = [*alone._named_twice(), *alone._unfit_metrics(), *alone._unfit_checks(self._checks_of(name))]
             found += [*alone._unfit_baselines(), *alone._unfit_hints(), *alone._unfit_stop()]
+            found += alone._unfit_training()
             own = self.tasks[name].model_fields_set if name else set()
             for problem in found:
                 inside = name and (problem.partition(".")[0] in own or problem.startswith("task."))
@@ -316,6 +343,10 @@ class Recipe(Settings):
             if source.kind in kinds:
                 yield f"task.hints: {source.kind} is named twice"
             kinds.append(source.kind)
+
+    def _unfit_training(self) -> Iterator[str]:
+        if self.train.label_smoothing and not find("objectives", self.task.objective).smooths:  # type: ignore[attr-defined]
+            yield f"train.label_smoothing: what {self.task.kind} learns is no choice among tokens or labels to smooth"
 
     def hints(self) -> list[Baseline]:
         """The baselines whose answers the model is shown."""

@@ -464,6 +464,7 @@ def settled(opened: RecipeFile, store: Store) -> RecipeFile:
     recipe = opened.recipe
     device = device_for(recipe.device)
     precision = precision_for(recipe.train.precision, device)
+    recipe.train.optimizer.check(device)
     chosen = " (auto)" if "auto" in (recipe.device, recipe.train.precision) else ""
     store.listener.say(f"computing on {device} in {precision}{chosen}")
     train_settings = recipe.train.model_copy(update={"precision": precision})

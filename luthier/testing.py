@@ -21,8 +21,10 @@ from luthier.encoding import Reading
 from luthier.engines import Engine, Request, Session
 from luthier.metrics import Metric
 from luthier.objectives import Objective
+from luthier.optimizers import Optimizer
 from luthier.preparers import Preparer
 from luthier.readers import Quarantined, Reader, Row, Table
+from luthier.schedules import Schedule
 from luthier.seams import ANSWERS, Dropped, Example, Prediction, Verdict, line, question
 from luthier.splits import Split, Unit
 from luthier.tasks import Task
@@ -202,6 +204,57 @@ def technique(member: Any, case: Case) -> None:
     assert set(member.inputs) <= type(member).model_fields.keys()
 
 
+def optimizer(member: Any, case: Case) -> None:
+    """Steps against the gradient; what it remembers is all there is to it, and what it says of unread rows holds."""
+    import torch
+
+    assert isinstance(member, Optimizer)
+    member.check("cpu")
+    start_VD = torch.linspace(-1, 1, 8 * 1024).reshape(8, 1024)  # enough for those that quantize blocks
+
+    def made(rows: torch.Tensor) -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        parameter = torch.nn.Parameter(rows.clone())
+        return parameter, member.over([{"params": [parameter], "lr": 1e-2, "weight_decay": 0.0}])
+
+    def step(parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, n_read: int) -> None:
+        parameter.grad = torch.zeros_like(parameter)
+        parameter.grad[:n_read] = 2 * parameter.detach()[:n_read] + 0.1  # of the sum of squares and a slope
+        optimizer.step()
+
+    whole, stepping = made(start_VD)
+    for _ in range(3):
+        step(whole, stepping, 8)
+    assert (whole**2).sum() < (start_VD**2).sum(), f"{member.kind} goes up"
+    again, going_on = made(whole.detach())
+    for key, value in stepping.state[whole].items():
+        going_on.state[again][key] = value.clone() if isinstance(value, torch.Tensor) else value
+    step(whole, stepping, 8)
+    step(again, going_on, 8)
+    assert torch.equal(whole, again), f"{member.kind} remembers more than its state"
+    if member.unmoved:
+        (table, of_table), (rows, of_rows) = made(start_VD), made(start_VD[:3])
+        for _ in range(3):
+            step(table, of_table, 3)
+            step(rows, of_rows, 3)
+        assert torch.equal(table[:3], rows), f"{member.kind} moves rows otherwise where others are left out"
+        assert torch.equal(table[3:], start_VD[3:]), f"{member.kind} moves what has no gradient"
+
+
+def schedule(member: Any, case: Case) -> None:
+    """A share of the peak at each step, whatever was found on validation and however few steps there are."""
+    assert isinstance(member, Schedule)
+    for total in (1, 2, 3, 7, 100):
+        for figures in ([], [1.0], [1.0] * 9):
+            found = [member.factor(step, total, figures) for step in range(total)]
+            assert all(0 <= share <= 1 for share in found), f"{member.kind} leaves 0 to 1 at {total} steps"
+            assert found == [member.factor(step, total, figures) for step in range(total)]
+    shares = [member.factor(step, 100, []) for step in range(100)]
+    assert max(shares) > 0.99, f"{member.kind} never comes to its peak"
+    assert member.rises == (shares[0] < max(shares)), f"{member.kind} rises and does not say so, or the reverse"
+    waiting = [member.factor(50, 100, [1.0] * n) for n in range(9)]
+    assert member.watches == (len(set(waiting)) > 1), f"{member.kind} watches and does not say so, or the reverse"
+
+
 def engine(member: Any, case: Case) -> None:
     """One answer for each request, in order, whatever else is asked with it."""
     assert isinstance(member, Engine)
@@ -334,6 +387,8 @@ FAMILY_BEHAVIOUR: dict[str, Callable[[Any, Case], None]] = {
     "tasks": task,
     "objectives": objective,
     "techniques": technique,
+    "optimizers": optimizer,
+    "schedules": schedule,
     "engines": engine,
     "baselines": baseline,
     "metrics": metric,

@@ -63,6 +63,12 @@ def alone(model: nn.Module, used_U: np.ndarray | None) -> Iterator[None]:
             small.whole.weight.requires_grad_(True)
 
 
+def whole_size(model: nn.Module, parameter: nn.Parameter) -> int:
+    """Numbers that a parameter stands for: all of its table where only the rows in use are trained."""
+    tables = [each for each in model.modules() if isinstance(each, UsedEmbeddings) and each.rows is parameter]
+    return int((tables[0].whole.weight if tables else parameter).numel())
+
+
 def replaced(model: nn.Module, used_U: np.ndarray) -> UsedEmbeddings | None:
     """Put `UsedEmbeddings` in place of a table that is trained, used by nothing else, and mostly unread."""
     table = model.get_input_embeddings()

@@ -42,6 +42,12 @@ predict: {engine: {kind: torch, max_new_tokens: 4}}
 score: {latency_samples: 0, baselines: [identity]}
 gate: {checks: [{kind: floor, metric: exact_match, at_least: 0, min_n: 1}]}
 """
+# no answer is right, so the learning rate falls when two epochs more have passed
+PLATEAU = STANDARDIZE.replace(
+    "epochs: 2, learning_rate: 1e-2",
+    "epochs: 4, learning_rate: 1e-6, schedule: plateau, stop: {metric: exact_match, patience: 9}",
+)
+GRADUAL = STANDARDIZE.replace("[full]", "[gradual]")
 LORA = STANDARDIZE.replace("[full]", "[{kind: lora, rank: 2}]")
 CLASSIFY = """\
 version: 1
@@ -336,6 +342,53 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "train.weight_decay": (train, STANDARDIZE, "train.weight_decay=0.5"),
     "train.warmup": (train, STANDARDIZE, "train.warmup=0.5"),
     "train.schedule": (train, STANDARDIZE, "train.schedule=constant"),
+    "train.optimizer": (train, STANDARDIZE, "train.optimizer=sgd"),
+    "train.label_smoothing": (train, STANDARDIZE, "train.label_smoothing=0.1"),
+    "train.neftune_alpha": (train, STANDARDIZE, "train.neftune_alpha=5"),
+    **{
+        f"optimizers.{kind}.{key}": (
+            train,
+            STANDARDIZE.replace("epochs: 2", f"optimizer: {kind}, epochs: 2"),
+            f"train.optimizer={{kind: {kind}, {key}: {value}}}",
+        )
+        for kind, key, value in [
+            ("adamw", "beta1", 0.5),
+            ("adamw", "beta2", 0.9),
+            ("adamw", "eps", 1e-3),
+            ("adam8bit", "beta1", 0.5),
+            ("adam8bit", "beta2", 0.9),
+            ("adam8bit", "eps", 1e-3),
+            ("adafactor", "beta1", 0.9),
+            ("adafactor", "decay_rate", 0.5),
+            ("adafactor", "clip_threshold", 0.1),
+            ("adafactor", "scale_parameter", "true"),
+            ("sgd", "momentum", 0.5),
+            ("sgd", "nesterov", "true"),
+        ]
+    },
+    **{
+        f"schedules.{kind}.{key}": (
+            train,
+            STANDARDIZE.replace("epochs: 2", f"schedule: {kind}, epochs: 2"),
+            f"train.schedule={{kind: {kind}, {key}: {value}}}",
+        )
+        for kind, key, value in [
+            ("one_cycle", "rise", 0.5),
+            ("one_cycle", "start_divisor", 2),
+            ("one_cycle", "end_divisor", 2),
+            ("slanted_triangular", "cut_frac", 0.5),
+            ("slanted_triangular", "ratio", 2),
+        ]
+    },
+    "schedules.plateau.patience": (train, PLATEAU, "train.schedule={kind: plateau, patience: 1}"),
+    "schedules.plateau.by": (train, PLATEAU, "train.schedule={kind: plateau, by: 0.5}"),
+    "techniques.gradual.when": (train, GRADUAL, "train.techniques=[{kind: gradual, when: plateau}]"),
+    "techniques.gradual.every": (train, GRADUAL, "train.techniques=[{kind: gradual, every: 2}]"),
+    "techniques.discriminative.factor": (
+        train,
+        STANDARDIZE.replace("[full]", "[discriminative]"),
+        "train.techniques=[{kind: discriminative, factor: 2}]",
+    ),
     "train.max_grad_norm": (train, STANDARDIZE, "train.max_grad_norm=1e-3"),
     "train.techniques": (train, STANDARDIZE, "train.techniques=[{kind: freeze, layers: 1}, full]"),
     "train.stop.metric": (
@@ -535,6 +588,8 @@ ELSEWHERE = {
     "checks.no_forgetting.min_entities": "tests/test_several.py",
     "checks.no_forgetting.at_most": "tests/test_several.py",
     "checks.no_forgetting.metric": "tests/test_several.py",
+    # That only memory and time change is its promise.
+    "train.gradient_checkpointing": "tests/training/test_memory.py",
 }
 
 

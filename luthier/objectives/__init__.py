@@ -34,6 +34,7 @@ class Objective(Choice):
 
     family: ClassVar[str] = "objectives"
     faults: ClassVar[dict[str, Fault]] = {}
+    smooths: ClassVar[bool] = False  # whether its losses follow the label smoothing that outputs name
 
     def head(self, architecture: str, labels: Sequence[str]) -> Head:
         """The Hugging Face class that a model of this architecture gets, with the names of its outputs."""

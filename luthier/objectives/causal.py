@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 class Causal(Objective):
     """Write the answer and the end token."""
 
+    smooths: ClassVar[bool] = True
     faults: ClassVar[dict[str, Fault]] = {
         "no supervised token": Fault("{n} of {total} examples have no supervised token", "raise encode.max_length"),
         "an answer that does not fit": Fault(
@@ -156,7 +157,9 @@ class Causal(Objective):
 
         losses_S = outputs.losses
         if losses_S is None:
-            losses_S = torch.nn.functional.cross_entropy(outputs.logits, outputs.wanted, reduction="none")
+            losses_S = torch.nn.functional.cross_entropy(
+                outputs.logits, outputs.wanted, reduction="none", label_smoothing=outputs.smoothing
+            )
         return per_example(losses_S, outputs.rows, [example.weight for example in batch])
 
     def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:

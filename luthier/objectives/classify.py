@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from luthier.batching import Encoded
 from luthier.encoding import Reading, read_whole
-from luthier.losses import Needs, Outputs
+from luthier.losses import Needs, Outputs, smoothing
 from luthier.model import Head, head_replaced, scored
 from luthier.objectives import Objective
 from luthier.seams import Answered, Example, Label
@@ -26,6 +26,8 @@ CANDIDATES = 5  # labels kept with each answer
 class Classify(Objective):
     """One label out of the known ones."""
 
+    smooths: ClassVar[bool] = True
+
     def head(self, architecture: str, labels: Sequence[str]) -> Head:
         return Head("AutoModelForSequenceClassification", tuple(labels))
 
@@ -38,7 +40,7 @@ class Classify(Objective):
         ]
 
     def outputs(self, model: Model, batch: Sequence[Encoded], needs: Needs) -> Outputs:
-        return Outputs(logits=class_logits(model, [example.ids for example in batch]))
+        return Outputs(logits=class_logits(model, [example.ids for example in batch]), smoothing=smoothing(model))
 
     def loss(self, outputs: Outputs, batch: Sequence[Encoded]) -> torch.Tensor:
         import torch
@@ -47,7 +49,10 @@ class Classify(Objective):
         place = outputs.logits.device
         wanted_B = torch.tensor([int(example.targets[0]) for example in batch], device=place)
         weights_B = torch.tensor([example.weight for example in batch], device=place)
-        return torch.nn.functional.cross_entropy(outputs.logits, wanted_B, reduction="none") * weights_B
+        losses_B = torch.nn.functional.cross_entropy(
+            outputs.logits, wanted_B, reduction="none", label_smoothing=outputs.smoothing
+        )
+        return losses_B * weights_B
 
     def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:
         highest = max(said.scores)

@@ -14,7 +14,8 @@ from luthier.answering import predictions
 from luthier.batching import Encoded, cut
 from luthier.choice import Settings
 from luthier.engines.torch import TorchSession
-from luthier.facts import EncodedFacts, LearnedTask, TrainedFacts
+from luthier.errors import UserError
+from luthier.facts import EncodedFacts, Grouping, LearnedTask, TrainedFacts
 from luthier.fit import Watch, fit
 from luthier.form import Form
 from luthier.metrics import Metric
@@ -77,7 +78,7 @@ class Train(Settings):
     """Tokens that it may write."""
 
 
-@stage(version=4)
+@stage(version=5)
 def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: Artifact) -> dict[str, Any]:
     """Folder `model` (Hugging Face layout, or an adapter as peft writes it) and `history.jsonl`.
 
@@ -121,6 +122,7 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
     for each in config.beside:
         if each.watched:
             judges[each.name] = Judge(each.evaluation, forms[each.name], others[each.name], model, each.name)
+    check_watched(settings, sum(len(judge.validation) for judge in judges.values()))
     alone = not config.beside and config.weight == 1
     mixture = Mixture(learned, config.temperature)
     with out.timed("fit"):
@@ -155,12 +157,26 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
         precision=model.precision,
         device=model.device,
         techniques=[technique.model_dump(mode="json") for technique in settings.techniques],
+        groups=[Grouping(**grouping) for grouping in progress.groups],
         adapter=model.adapted,
         notes=model.notes,
         final_loss=last["loss"],
         architecture=model.architecture,
         tasks=[] if alone else learned_tasks(parts, mixture, judges),
     ).model_dump(mode="json")
+
+
+def check_watched(settings: TrainSettings, n_validation: int) -> None:
+    """UserError where something waits for figures on validation, and there is none."""
+    waiting = [("train.techniques", technique.kind) for technique in settings.techniques if technique.watches]
+    waiting += [("train.schedule", settings.schedule.kind)] if settings.schedule.watches else []
+    if waiting and not n_validation:
+        where, kind = waiting[0]
+        raise UserError(
+            f"{kind} waits until validation no longer improves, and there are no validation examples",
+            where=where,
+            hint="give prepare.split a share for validation",
+        )
 
 
 def last_step(history: Path) -> dict[str, Any]:

@@ -31,7 +31,10 @@ class Running:
         return False
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Parameter groups for the optimizer: dicts with params, lr, weight_decay, name. Asked again after a change."""
+        """Parameter groups for the optimizer: dicts with params, lr, name, and weight_decay where it is not the recipe's.
+
+        Asked again after a change.
+        """
         raise NotImplementedError
 
     def losses(self, batch: Sequence[Encoded], losses_B: torch.Tensor, outputs: Outputs) -> torch.Tensor:
@@ -64,10 +67,16 @@ class Technique(Choice):
     inputs: ClassVar[tuple[str, ...]] = ()  # settings that name a file or folder, which `start` gets as an artifact
     needs_former: ClassVar[bool] = False  # whether it is about the task of the run that `former` names
     layout: ClassVar[Literal["rows"] | None] = None  # "rows": examples must not be packed end to end
+    starts_last: ClassVar[bool] = False  # whether it goes by what the others leave to train, wherever it is named
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.outside = cls.inputs
+
+    @property
+    def watches(self) -> bool:
+        """Whether it needs figures on a validation split."""
+        return False
 
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         """Change the model (freeze, wrap, add) and return what lives while it trains."""

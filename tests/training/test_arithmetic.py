@@ -13,7 +13,7 @@ from luthier import losses
 from luthier import model as models
 from luthier.batching import Encoded, cut, pack, plan
 from luthier.choice import find
-from luthier.fit import Schedule, gradients, groups
+from luthier.fit import gradients, groups
 from luthier.generate import generate
 from luthier.model import Head, Model, writing_head
 from luthier.objectives import Objective
@@ -153,20 +153,6 @@ def test_packed_micro_batches_have_no_padding_and_stay_within_the_budget() -> No
     lengths = [30, 10, 25, 50, 5, 90, 7]
     assert pack(range(7), lengths, 60) == [[0, 1], [2], [3, 4], [5], [6]]
     assert set(ALL_SHAPES) - {"t5", "gemma3"} | {"gemma3_text"} == models.PACKABLE
-
-
-@pytest.mark.parametrize(
-    ("kind", "warmup", "expected"),
-    [
-        ("linear", 0, [1.0, 0.75, 0.5, 0.25]),
-        ("constant", 0, [1.0, 1.0, 1.0, 1.0]),
-        ("cosine", 0, [1.0, 0.853553, 0.5, 0.146447]),
-        ("linear", 2, [1 / 3, 2 / 3, 1.0, 0.5]),
-        ("linear", 0.5, [1 / 3, 2 / 3, 1.0, 0.5]),
-    ],
-)
-def test_the_learning_rate_follows_its_schedule(kind: str, warmup: float, expected: list[float]) -> None:
-    assert [Schedule(1.0, 4, warmup, kind).factor(step) for step in range(4)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_weight_decay_spares_biases_and_norms(folders: dict[str, Path]) -> None:

@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import plugging
 import pytest
 import tiny
+
+from luthier import flow
+from luthier.recipe_file import load
+from luthier.store import Artifact, Silent
 
 RECIPE = """\
 version: 1
@@ -152,6 +156,52 @@ def test_training_killed_at_random_moments_ends_in_the_same_bytes(
     assert kills >= 2, "training ended before it was interrupted: nothing was shown"
     assert trained(recipe, WEIGHTS[kind]) == trained(reference, WEIGHTS[kind])
     assert not list((recipe.parent / ".luthier" / "work").glob("*/")), "work in progress is cleared when it is done"
+
+
+# techniques and, behind them, what else is set in `train`; the rest of a line goes on behind `techniques:`
+REMEMBERED = {
+    "adafactor": "[full]\n  optimizer: {kind: adafactor, beta1: 0.9}",
+    "adam8bit": "[full]\n  optimizer: adam8bit",
+    "sgd": "[full]\n  optimizer: sgd\n  max_grad_norm: 0.1",
+    "plateau": "[full]\n  schedule: {kind: plateau, patience: 1, by: 0.5}\n  stop: {metric: exact_match, patience: 99}",
+    "noise": "[full]\n  neftune_alpha: 5\n  label_smoothing: 0.1\n  gradient_checkpointing: true",
+    "ulmfit": "[freeze, gradual, discriminative]\n  schedule: slanted_triangular",
+    "gradual at a plateau": "[{kind: gradual, when: plateau}]\n  optimizer: adam8bit\n  keep: last",
+    "gradual with lora": "[{kind: lora, rank: 4, dropout: 0.1}, gradual]\n  optimizer: adafactor",
+}
+
+
+class Stopping(Silent):
+    """Stops its run after so many optimizer steps; 0 never does."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def progress(self, what: str, done: int, total: int, figures: Mapping[str, str]) -> None:
+        if what == "train":
+            self.steps -= 1
+            if self.steps == 0:
+                raise StopIteration
+
+
+def train_until(recipe: Path, steps: int) -> Artifact:
+    opened = load(recipe)
+    store = flow.store_for(opened, Stopping(steps))
+    opened = flow.settled(opened, store)
+    base = flow.base_model(opened.recipe.base, opened, store)
+    return flow.trained(opened, store, flow.encode_for(opened.recipe, store, flow.prepared(opened, store), base), base)
+
+
+@pytest.mark.parametrize("kind", REMEMBERED)
+def test_whatever_is_remembered_is_taken_up_to_the_bit(tmp_path: Path, kind: str) -> None:
+    reference, recipe = (prepared(tmp_path / name, REMEMBERED[kind]) for name in ("plain", "stopped"))
+    whole = train_until(reference, 0)
+    for steps in (3, 7, 10):  # in the first epoch, behind an evaluation, and on both sides of a second one
+        with pytest.raises(StopIteration):
+            train_until(recipe, steps)
+    resumed = train_until(recipe, 0)
+    assert resumed.content == whole.content
+    assert resumed.facts == whole.facts
 
 
 @pytest.mark.slow
