@@ -246,6 +246,7 @@ def _facts_of(done: Run) -> dict[str, Any]:
         "released": done.released,
         "verdicts": [verdict.json() for verdict in facts.verdicts],
         "scores": {name: system.model_dump(mode="json")["metrics"] for name, system in facts.scores.systems.items()},
+        "spread": facts.spread.model_dump(mode="json") if facts.spread else None,
         "report": str(done.folder / "report.html"),
         "model": str(done.folder / "model"),
         "next": facts.next,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -205,6 +205,26 @@ class Scores(Facts):
     confusion: Confusion | None
 
 
+class Spread(Facts):
+    """A metric over repeated trainings."""
+
+    values: list[float | None]  # of each repeat, in order; None where it is undefined
+    n: int  # repeats where it is defined
+    mean: float | None
+    deviation: float | None  # sample standard deviation, with n - 1
+    least: float | None
+    most: float | None
+    unit: str
+
+
+class SpreadFacts(Facts):
+    """Of the stage spread."""
+
+    kind: Literal["seeds", "folds"]
+    names: list[str]  # of the repeats; of seeds the first is the run's own model
+    figures: dict[str, dict[str, Spread]]  # split -> metric -> spread
+
+
 class ErrorPattern(Facts):
     """A way of being wrong and how often it happened."""
 
@@ -310,6 +330,7 @@ class RunFacts(Facts):
     cut_answers: int  # test answers that the engine's limit cut off
     measured: MeasuredFacts | None
     forgotten: ForgottenFacts | None = None
+    spread: SpreadFacts | None  # where training was repeated
     timings: dict[str, float]  # seconds by role
     lineage: list[Made]
     environment: Environment

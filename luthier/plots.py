@@ -56,6 +56,20 @@ def span(values: Iterable[float], unit: str = "") -> Span:
     return Span(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step)
 
 
+def near(values: Iterable[float], unit: str = "") -> Span:
+    """Round numbers around the values, however far from 0 these are; shares stay between 0 and 1."""
+    found = [value for value in values if known(value)]
+    if not found:
+        return Span(0.0, 1.0)
+    low, high = min(found), max(found)
+    room = 0.1 * (high - low) or 0.05 * abs(low) or 0.5
+    step = _step(high - low + 2 * room, 4)
+    ends = Span(math.floor((low - room) / step) * step, math.ceil((high + room) / step) * step)
+    if unit == "share" and low >= 0 and high <= 1:
+        ends = Span(max(0.0, ends.low), min(1.0, ends.high))
+    return ends
+
+
 def ticks(axis: Span, about: int = 4) -> list[float]:
     """Round numbers on an axis."""
     step = _step(axis.high - axis.low, about)
