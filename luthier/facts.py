@@ -127,6 +127,31 @@ class TrainedFacts(Facts):
     tasks: list[LearnedTask] = []  # where there are several
 
 
+class RangeFacts(Facts):
+    """Of the stage range_test: losses over rising learning rates."""
+
+    low: float
+    high: float
+    steps: int  # asked for
+    taken: int  # until the loss ran away
+    ran_away: bool
+    rates: list[float]  # ascending
+    losses: list[float]  # nats, that each rate led to
+    smooth: list[float]
+    start: float
+    least: float
+    noise: float  # standard error of a smoothed loss
+    lowest: float | None  # rate at the lowest smoothed loss; None where the loss did not fall
+    steepest: float | None
+    tenth: float | None
+    suggestion: float | None
+    rule: str  # which of the two the suggestion is
+    batch_size: int
+    techniques: list[dict[str, Any]]
+    precision: str
+    device: str
+
+
 class LatencyFacts(Facts):
     """Time of single requests, milliseconds."""
 

@@ -15,6 +15,7 @@ from luthier.errors import UserError
 from luthier.mixing import Mixture, Several
 from luthier.objectives import Objective
 from luthier.recipe import TrainSettings
+from luthier.rising import Rise
 from luthier.store import Artifact, Out
 from luthier.techniques import Running, Together, learning_rate_for
 from luthier.token_arrays import TokenArrays
@@ -66,8 +67,11 @@ def fit(
     out: Out,
     seed: int,
     inputs: Inputs,
+    rise: Rise | None = None,
 ) -> Progress:
     """Train in place; the weights that are to be kept are in the model at the end. Goes on from `out.checkpoints`.
+
+    With `rise`, its steps and rates take the place of the settings', and a loss that runs away ends the training.
 
     The history, a JSON line for each step and evaluation, is left beside the checkpoints in `history.jsonl`.
     """
@@ -80,9 +84,9 @@ def fit(
     mixed = examples if isinstance(examples, Mixture) else None
     n = sum(mixed.counts()) if mixed else len(lengths)
     per_epoch = math.ceil(n / settings.batch_size)
-    total = max(1, round(settings.epochs * per_epoch))
+    total = rise.total if rise else max(1, round(settings.epochs * per_epoch))
     every = max(1, round(settings.evaluate_every * per_epoch))
-    schedule = Schedule(
+    schedule = rise or Schedule(
         settings.learning_rate or learning_rate_for(settings.techniques), total, settings.warmup, settings.schedule
     )
     running = start(model, settings, inputs, seed)
@@ -93,6 +97,7 @@ def fit(
         state = begin(model, running, settings, schedule, out)
         progress, pace = state.progress, Pace(out, state.progress.step, total)
         steps: list[Step] = []
+        losses: list[float] = []  # for `rise` alone, which is not resumed
         while not progress.stopped:
             epoch, within = divmod(progress.step, per_epoch)
             if within == 0 or not steps:
@@ -115,7 +120,10 @@ def fit(
                 group["lr"] = group["peak"] * factor
             micro_batches = [[examples[i] for i in micro] for micro in steps[within]]
             loss, norm = take_step(state, micro_batches, objective, settings.max_grad_norm)
-            if not math.isfinite(loss) or not math.isfinite(norm):
+            losses.append(loss)
+            if rise and (rise.over(losses) or not math.isfinite(norm)):
+                progress.stopped = "ran away"
+            elif not math.isfinite(loss) or not math.isfinite(norm):
                 raise diverged(loss, norm, progress.step + 1)
             progress.step += 1
             progress.tokens += sum(example.covers for batch in micro_batches for example in batch)
@@ -206,7 +214,7 @@ def only_used(model: Model, running: Together, weight_decay: float) -> bool:
     return not (model.head.writes or weight_decay or running.watches_parameters)
 
 
-def begin(model: Model, running: Together, settings: TrainSettings, schedule: Schedule, out: Out) -> State:
+def begin(model: Model, running: Together, settings: TrainSettings, schedule: Schedule | Rise, out: Out) -> State:
     """The state before the first step, or that of the last whole checkpoint."""
     import torch
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from luthier import runs
+from luthier import range_page, runs
 from luthier.bases import Base
 from luthier.choice import unknown
 from luthier.engines import Computing
 from luthier.errors import Problems, UserError
-from luthier.facts import EncodedFacts, PreparedFacts
+from luthier.facts import EncodedFacts, PreparedFacts, RangeFacts
 from luthier.form import Form, has_form
 from luthier.noting import SPLIT_FILE
 from luthier.noting import opened as open_tables
@@ -36,7 +36,7 @@ from luthier.stages.predict import Predict, predict
 from luthier.stages.prepare import Fold, Prepare, prepare
 from luthier.stages.score import Score, score
 from luthier.stages.spread import Repeats, spread
-from luthier.stages.train import Beside, Evaluation, Train, train
+from luthier.stages.train import Beside, Evaluation, RangeTest, Train, range_test, train
 from luthier.store import Artifact, Listener, Store, digest
 from luthier.techniques.ewc import Ewc
 from luthier.techniques.replay import Replay
@@ -259,6 +259,26 @@ def judged(
     return runs.record(task.opened, store, artifacts)
 
 
+def lr_find(opened: RecipeFile, store: Store, low: float, high: float, steps: int) -> tuple[RangeFacts, Path]:
+    """A range test on the recipe's own model, data and techniques, and the folder with its page; nothing else changes."""
+    if not low < high:
+        raise UserError(f"{low:g} is not below {high:g}", where="--low", hint="the rate rises from --low to --high")
+    with store.in_use():
+        opened = settled(opened, store)
+        recipe = opened.recipe
+        base = base_model(recipe.base, opened, store)
+        first, *further = (ready(opened.alone(name), store, base) for name in recipe.tasks or [""])
+        beside = dict(zip([*recipe.tasks][1:], (task.encoded for task in further), strict=True))
+        former = former_run(opened, store, base) if recipe.former else None
+        config, inputs = training(opened, store, base, beside, former)
+        rising = RangeTest(train=config, low=low, high=high, steps=steps)
+        found = store.do(range_test, rising, encoded=first.encoded, base=base, **inputs)
+        facts = RangeFacts(**found.facts)
+        folder = store.root / "lr_find" / f"{recipe.name}-{found.content[:6]}"
+        range_page.write(facts, recipe.name, folder)
+    return facts, folder
+
+
 def former_run(opened: RecipeFile, store: Store, base: Artifact) -> Former:
     """The run that `former` names, by its name or its folder, with its examples in tokens for this base.
 
@@ -374,27 +394,26 @@ def encode_for(recipe: Recipe, store: Store, examples: Artifact, base: Artifact)
     return store.do(encode, Encode(task=recipe.task.form(), settings=recipe.encode), examples=examples, base=base)
 
 
-def trained(
+def training(
     opened: RecipeFile,
     store: Store,
-    encoded: Artifact,
     base: Artifact,
-    beside: Mapping[str, Artifact] | None = None,
-    former: Former | None = None,
-) -> Artifact:
-    """The model. The files that techniques name enter by their bytes, as `<technique>.<name>`; `beside` are the encoded
-    examples of further tasks, by name."""
+    beside: Mapping[str, Artifact],
+    former: Former | None,
+) -> tuple[Train, dict[str, Artifact]]:
+    """What decides the weights. The files that techniques name enter by their bytes, as `<technique>.<name>`; `beside` are
+    the encoded examples of further tasks, by name."""
     recipe = opened.recipe
     inputs = {
         f"{technique.kind}.{name}": store.take(opened.path(path, f"train.techniques[{n}].{name}"))
         for n, technique in enumerate(recipe.train.techniques)
         for name, path in technique.paths().items()
     }
-    further = {name: Beside(name=name, weight=recipe.tasks[name].weight) for name in beside or {}}
+    further = {name: Beside(name=name, weight=recipe.tasks[name].weight) for name in beside}
     further = {
         name: each.model_copy(update={"evaluation": evaluation(recipe.alone(name))}) for name, each in further.items()
     }
-    inputs |= {f"tasks.{name}": artifact for name, artifact in (beside or {}).items()}
+    inputs |= {f"tasks.{name}": artifact for name, artifact in beside.items()}
     if former is not None:
         inputs[f"tasks.{FORMER}"] = former.encoded
         further[FORMER] = Beside(name=FORMER, weight=0, watched=False)
@@ -422,6 +441,19 @@ def trained(
         base_name=runs.base_name(recipe),
         longest_answer=recipe.predict.engine.max_new_tokens,
     )
+    return config, inputs
+
+
+def trained(
+    opened: RecipeFile,
+    store: Store,
+    encoded: Artifact,
+    base: Artifact,
+    beside: Mapping[str, Artifact] | None = None,
+    former: Former | None = None,
+) -> Artifact:
+    """The model."""
+    config, inputs = training(opened, store, base, beside or {}, former)
     return store.do(train, config, encoded=encoded, base=base, **inputs)
 
 

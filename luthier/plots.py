@@ -7,7 +7,7 @@ size; colours come from the classes that the page's style sheet knows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -110,15 +110,21 @@ def lines(
     label: str,
     series: Sequence[tuple[str, Sequence[tuple[float, float | None]]]],
     best: tuple[float, str] | None = None,
+    *,
+    across: Span | None = None,
+    up: Span | None = None,
+    name_of: Callable[[float], str] | None = None,
 ) -> Markup:
-    """Lines over epochs: (look, [(epoch, value), ...]) each; a None breaks its line, `best` is marked at its epoch."""
+    """Lines over epochs: (look, [(epoch, value), ...]) each; a None breaks its line, `best` is marked at its epoch.
+
+    Over anything else: `across` is the axis from left to right, `name_of` writes its ticks. What lies beyond `up`, the axis
+    of the values, is drawn at its edge.
+    """
     points = [point for _, part in series for point in part if point[1] is not None]
     if not points:
         return Markup("")
-    across, up = (
-        span([x for x, _ in points] + ([best[0]] if best else [])),
-        span([y for _, y in points if y is not None]),
-    )
+    across = across or span([x for x, _ in points] + ([best[0]] if best else []))
+    up = up or span([y for _, y in points if y is not None])
     drawn = Markup("")
     for tick in ticks(up, 3):
         place = round(100 - up.at(tick), 2)
@@ -127,7 +133,7 @@ def lines(
     for tick in ticks(across, 4):
         place = across.at(tick)
         drawn += Markup('<text x="{}%" y="100%" dy="18" text-anchor="{}">{}</text>').format(
-            place, _anchor(place), short(tick)
+            place, _anchor(place), (name_of or short)(tick)
         )
     if best:
         place = across.at(best[0])
