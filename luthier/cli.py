@@ -246,6 +246,7 @@ def _facts_of(done: Run) -> dict[str, Any]:
         "released": done.released,
         "verdicts": [verdict.json() for verdict in facts.verdicts],
         "scores": {name: system.model_dump(mode="json")["metrics"] for name, system in facts.scores.systems.items()},
+        "spread": facts.spread.model_dump(mode="json") if facts.spread else None,
         "report": str(done.folder / "report.html"),
         "model": str(done.folder / "model"),
         "next": facts.next,
@@ -255,6 +256,39 @@ def _facts_of(done: Run) -> dict[str, Any]:
         "precision": facts.environment.precision,
         "reused": {role: a.reused for role, a in done.artifacts.items()},
     }
+
+
+@app.command("lr-find")
+def lr_find(
+    recipe: RecipePath,
+    changes: Changes = None,
+    low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-7,
+    high: Annotated[float, typer.Option(help="The last one, unless the loss runs away before.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=20, help="Optimizer steps.")] = 100,
+    store: NewStore = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find a learning rate: some steps at rising rates, a page with the curve, and a suggestion. Nothing is changed.
+
+    The recipe's own model, data, techniques and batches are used; neither validation nor test is looked at.
+    """
+    from luthier import flow, range_page
+    from luthier.recipe_file import load
+
+    if low <= 0:
+        raise UserError(f"{low:g} is no learning rate", where="--low", hint="give one above 0")
+    opened = load(recipe, changes or [])
+    with _screen() as screen:
+        facts, folder = flow.lr_find(opened, flow.store_for(opened, screen, root=store, fresh=fresh), low, high, steps)
+
+    def show() -> None:
+        print("\n".join(range_page.told(facts)))
+        print(f"page  {os.path.relpath(folder / range_page.PAGE)}")
+        if change := range_page.change(facts):
+            print(f"next  luthier run {typed(str(recipe))} {change}")
+
+    _print(range_page.summary(facts, opened.recipe.name, folder), as_json, show)
 
 
 @app.command()

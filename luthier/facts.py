@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -158,6 +158,31 @@ class TrainedFacts(Facts):
     groups: list[Grouping] = []  # what trained, from each step at which that changed
 
 
+class RangeFacts(Facts):
+    """Of the stage range_test: losses over rising learning rates."""
+
+    low: float
+    high: float
+    steps: int  # asked for
+    taken: int  # until the loss ran away
+    ran_away: bool
+    rates: list[float]  # ascending
+    losses: list[float]  # nats, that each rate led to
+    smooth: list[float]
+    start: float
+    least: float
+    noise: float  # standard error of a smoothed loss
+    lowest: float | None  # rate at the lowest smoothed loss; None where the loss did not fall
+    steepest: float | None
+    tenth: float | None
+    suggestion: float | None
+    rule: str  # which of the two the suggestion is
+    batch_size: int
+    techniques: list[dict[str, Any]]
+    precision: str
+    device: str
+
+
 class LatencyFacts(Facts):
     """Time of single requests, milliseconds."""
 
@@ -234,6 +259,26 @@ class Scores(Facts):
     groups: dict[str, Groups]  # slice -> how many there are
     systems: dict[str, SystemScores]
     confusion: Confusion | None
+
+
+class Spread(Facts):
+    """A metric over repeated trainings."""
+
+    values: list[float | None]  # of each repeat, in order; None where it is undefined
+    n: int  # repeats where it is defined
+    mean: float | None
+    deviation: float | None  # sample standard deviation, with n - 1
+    least: float | None
+    most: float | None
+    unit: str
+
+
+class SpreadFacts(Facts):
+    """Of the stage spread."""
+
+    kind: Literal["seeds", "folds"]
+    names: list[str]  # of the repeats; of seeds the first is the run's own model
+    figures: dict[str, dict[str, Spread]]  # split -> metric -> spread
 
 
 class ErrorPattern(Facts):
@@ -341,6 +386,7 @@ class RunFacts(Facts):
     cut_answers: int  # test answers that the engine's limit cut off
     measured: MeasuredFacts | None
     forgotten: ForgottenFacts | None = None
+    spread: SpreadFacts | None  # where training was repeated
     timings: dict[str, float]  # seconds by role
     lineage: list[Made]
     environment: Environment

@@ -16,6 +16,7 @@ from luthier.facts import Group, Grouping
 from luthier.mixing import Mixture, Several
 from luthier.objectives import Objective
 from luthier.recipe import TrainSettings
+from luthier.rising import Rise
 from luthier.schedules import WARMUP, LearningRate
 from luthier.store import Artifact, Out
 from luthier.techniques import Running, Together, learning_rate_for
@@ -54,8 +55,11 @@ def fit(
     out: Out,
     seed: int,
     inputs: Inputs,
+    rise: Rise | None = None,
 ) -> Progress:
     """Train in place; the weights that are to be kept are in the model at the end. Goes on from `out.checkpoints`.
+
+    With `rise`, its steps and rates take the place of the settings', and a loss that runs away ends the training.
 
     The history, a JSON line for each step and evaluation, is left beside the checkpoints in `history.jsonl`.
     """
@@ -68,10 +72,10 @@ def fit(
     mixed = examples if isinstance(examples, Mixture) else None
     n = sum(mixed.counts()) if mixed else len(lengths)
     per_epoch = math.ceil(n / settings.batch_size)
-    total = max(1, round(settings.epochs * per_epoch))
+    total = rise.total if rise else max(1, round(settings.epochs * per_epoch))
     every = max(1, round(settings.evaluate_every * per_epoch))
     warmup = WARMUP if settings.warmup is None else settings.warmup
-    rate = LearningRate(
+    rate = rise or LearningRate(
         settings.learning_rate or learning_rate_for(settings.techniques), total, warmup, settings.schedule
     )
     running = start(model, settings, inputs, seed)
@@ -89,6 +93,7 @@ def fit(
         state = begin(model, running, settings, rate, out)
         progress, pace = state.progress, Pace(out, state.progress.step, total)
         steps: list[Step] = []
+        losses: list[float] = []  # for `rise` alone, which is not resumed
         while not progress.stopped:
             epoch, within = divmod(progress.step, per_epoch)
             if within == 0 or not steps:
@@ -112,7 +117,10 @@ def fit(
                 group["lr"] = group["peak"] * factor
             micro_batches = [[examples[i] for i in micro] for micro in steps[within]]
             loss, norm = take_step(state, micro_batches, objective, settings.max_grad_norm)
-            if not math.isfinite(loss) or not math.isfinite(norm):
+            losses.append(loss)
+            if rise and (rise.over(losses) or not math.isfinite(norm)):
+                progress.stopped = "ran away"
+            elif not math.isfinite(loss) or not math.isfinite(norm):
                 raise diverged(loss, norm, progress.step + 1)
             progress.step += 1
             progress.tokens += sum(example.covers for batch in micro_batches for example in batch)
@@ -205,7 +213,7 @@ def only_used(model: Model, running: Together, settings: TrainSettings) -> bool:
     return not (model.head.writes or moved or running.watches_parameters)
 
 
-def begin(model: Model, running: Together, settings: TrainSettings, rate: LearningRate, out: Out) -> State:
+def begin(model: Model, running: Together, settings: TrainSettings, rate: LearningRate | Rise, out: Out) -> State:
     """The state before the first step, or that of the last whole checkpoint."""
     out.checkpoints.mkdir(parents=True, exist_ok=True)
     optimizer = settings.optimizer.over(groups(model, running, rate.peak, settings.weight_decay))

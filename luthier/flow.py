@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from luthier import runs
+from luthier import range_page, runs
 from luthier.bases import Base
 from luthier.choice import unknown
 from luthier.engines import Computing
 from luthier.errors import Problems, UserError
-from luthier.facts import EncodedFacts, PreparedFacts
+from luthier.facts import EncodedFacts, PreparedFacts, RangeFacts
 from luthier.form import Form, has_form
 from luthier.noting import SPLIT_FILE
 from luthier.noting import opened as open_tables
@@ -32,12 +33,16 @@ from luthier.stages.hint import Hint, hint
 from luthier.stages.measure import Measure, measure
 from luthier.stages.part import Part, part
 from luthier.stages.predict import Predict, predict
-from luthier.stages.prepare import Prepare, prepare
+from luthier.stages.prepare import Fold, Prepare, prepare
 from luthier.stages.score import Score, score
-from luthier.stages.train import Beside, Evaluation, Train, train
+from luthier.stages.spread import Repeats, spread
+from luthier.stages.train import Beside, Evaluation, RangeTest, Train, range_test, train
 from luthier.store import Artifact, Listener, Store, digest
 from luthier.techniques.ewc import Ewc
 from luthier.techniques.replay import Replay
+
+Split = Literal["train", "validation", "test"]
+SPLITS_ASKED: dict[bool, tuple[Split, ...]] = {False: ("validation",), True: ("validation", "test")}  # of repeats
 
 
 @dataclass(frozen=True)
@@ -179,21 +184,38 @@ def chain(opened: RecipeFile, store: Store) -> Run:
     base = base_model(recipe.base, opened, store)
     tasks = {name: ready(opened.alone(name), store, base) for name in recipe.tasks or [""]}
     former = former_run(opened, store, base) if recipe.former else None
-    first, *further = tasks
-    beside = {name: tasks[name].encoded for name in further}
-    model = trained(opened, store, tasks[first].encoded, base, beside, former)
+    divided = folds(opened, store, base)  # before any training: what cannot be divided is told first
+    if recipe.repeat and any(not task.examples.facts["splits"]["validation"] for task in tasks.values()):
+        problem = "repeats are measured on validation examples, and there are none"
+        raise UserError(problem, where="repeat", hint="give prepare.split some")
+    model = learned(opened, store, tasks, base, former)
+    varied = repeated(opened, store, tasks, divided, base, former, model)
     forgotten = what_was_forgotten(opened, store, model, base, former) if former else {}
     finished = []
     for name, task in tasks.items():
-        own = model if name == first else store.do(part, Part(name=name), trained=model)
-        finished.append(judged(task, store, own, base, former, forgotten))
+        own = model_for(name, tasks, model, store)
+        finished.append(judged(task, store, own, base, former, forgotten, varied.get(name)))
     return replace(finished[0], together=tuple(finished[1:]))
 
 
-def ready(opened: RecipeFile, store: Store, base: Artifact) -> Ready:
+def learned(
+    opened: RecipeFile, store: Store, tasks: Mapping[str, Ready], base: Artifact, former: Former | None
+) -> Artifact:
+    """The model of one task, or of several together."""
+    first, *further = tasks
+    beside = {name: tasks[name].encoded for name in further}
+    return trained(opened, store, tasks[first].encoded, base, beside, former)
+
+
+def model_for(name: str, tasks: Mapping[str, Ready], model: Artifact, store: Store) -> Artifact:
+    """The model folder of one task, out of what was trained on all."""
+    return model if name == next(iter(tasks)) else store.do(part, Part(name=name), trained=model)
+
+
+def ready(opened: RecipeFile, store: Store, base: Artifact, fold: Fold | None = None) -> Ready:
     """A task's examples and their tokens, looked at before any training."""
     recipe = opened.recipe
-    made = prepared(opened, store)
+    made = prepared(opened, store, fold)
     check_groups(recipe, PreparedFacts(**made.facts))
     examples = hinted(recipe, store, made)
     encoded = encode_for(recipe, store, examples, base)
@@ -202,7 +224,13 @@ def ready(opened: RecipeFile, store: Store, base: Artifact) -> Ready:
 
 
 def judged(
-    task: Ready, store: Store, model: Artifact, base: Artifact, former: Former | None, forgotten: dict[str, Artifact]
+    task: Ready,
+    store: Store,
+    model: Artifact,
+    base: Artifact,
+    former: Former | None,
+    forgotten: dict[str, Artifact],
+    varied: Artifact | None,
 ) -> Run:
     """A task's model evaluated, gated and recorded."""
     recipe, examples = task.opened.recipe, task.examples
@@ -225,9 +253,30 @@ def judged(
         "tuned": found.tuned,
     }
     artifacts |= {f"baseline_{name}": artifact for name, artifact in found.rivals.items()}
+    artifacts |= {"spread": varied} if varied else {}
     artifacts |= {"scores": found.scores, **({"measure": found.measured} if found.measured else {}), "gate": verdicts}
     artifacts |= {role: forgotten[role] for role in ("forgotten",) if role in forgotten}
     return runs.record(task.opened, store, artifacts)
+
+
+def lr_find(opened: RecipeFile, store: Store, low: float, high: float, steps: int) -> tuple[RangeFacts, Path]:
+    """A range test on the recipe's own model, data and techniques, and the folder with its page; nothing else changes."""
+    if not low < high:
+        raise UserError(f"{low:g} is not below {high:g}", where="--low", hint="the rate rises from --low to --high")
+    with store.in_use():
+        opened = settled(opened, store)
+        recipe = opened.recipe
+        base = base_model(recipe.base, opened, store)
+        first, *further = (ready(opened.alone(name), store, base) for name in recipe.tasks or [""])
+        beside = dict(zip([*recipe.tasks][1:], (task.encoded for task in further), strict=True))
+        former = former_run(opened, store, base) if recipe.former else None
+        config, inputs = training(opened, store, base, beside, former)
+        rising = RangeTest(train=config, low=low, high=high, steps=steps)
+        found = store.do(range_test, rising, encoded=first.encoded, base=base, **inputs)
+        facts = RangeFacts(**found.facts)
+        folder = store.root / "lr_find" / f"{recipe.name}-{found.content[:6]}"
+        range_page.write(facts, recipe.name, folder)
+    return facts, folder
 
 
 def former_run(opened: RecipeFile, store: Store, base: Artifact) -> Former:
@@ -291,12 +340,13 @@ def base_model(choice: Base, opened: RecipeFile, store: Store) -> Artifact:
     return fetched(choice, store)
 
 
-def prepared(opened: RecipeFile, store: Store) -> Artifact:
+def prepared(opened: RecipeFile, store: Store, fold: Fold | None = None) -> Artifact:
     """The examples; every file that the recipe names enters by its bytes, and only what decides them enters the key."""
     recipe = opened.recipe
     files = {role: store.take(opened.path(path, where)) for role, (path, where) in tables_of(recipe).items()}
     settings = recipe.prepare.model_copy(update={"split": recipe.prepare.split.placeless()})
-    return store.do(prepare, Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed), **files)
+    config = Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed, fold=fold)
+    return store.do(prepare, config, **files)
 
 
 def tables_of(recipe: Recipe) -> dict[str, tuple[str, str]]:
@@ -344,27 +394,26 @@ def encode_for(recipe: Recipe, store: Store, examples: Artifact, base: Artifact)
     return store.do(encode, Encode(task=recipe.task.form(), settings=recipe.encode), examples=examples, base=base)
 
 
-def trained(
+def training(
     opened: RecipeFile,
     store: Store,
-    encoded: Artifact,
     base: Artifact,
-    beside: Mapping[str, Artifact] | None = None,
-    former: Former | None = None,
-) -> Artifact:
-    """The model. The files that techniques name enter by their bytes, as `<technique>.<name>`; `beside` are the encoded
-    examples of further tasks, by name."""
+    beside: Mapping[str, Artifact],
+    former: Former | None,
+) -> tuple[Train, dict[str, Artifact]]:
+    """What decides the weights. The files that techniques name enter by their bytes, as `<technique>.<name>`; `beside` are
+    the encoded examples of further tasks, by name."""
     recipe = opened.recipe
     inputs = {
         f"{technique.kind}.{name}": store.take(opened.path(path, f"train.techniques[{n}].{name}"))
         for n, technique in enumerate(recipe.train.techniques)
         for name, path in technique.paths().items()
     }
-    further = {name: Beside(name=name, weight=recipe.tasks[name].weight) for name in beside or {}}
+    further = {name: Beside(name=name, weight=recipe.tasks[name].weight) for name in beside}
     further = {
         name: each.model_copy(update={"evaluation": evaluation(recipe.alone(name))}) for name, each in further.items()
     }
-    inputs |= {f"tasks.{name}": artifact for name, artifact in (beside or {}).items()}
+    inputs |= {f"tasks.{name}": artifact for name, artifact in beside.items()}
     if former is not None:
         inputs[f"tasks.{FORMER}"] = former.encoded
         further[FORMER] = Beside(name=FORMER, weight=0, watched=False)
@@ -392,6 +441,19 @@ def trained(
         base_name=runs.base_name(recipe),
         longest_answer=recipe.predict.engine.max_new_tokens,
     )
+    return config, inputs
+
+
+def trained(
+    opened: RecipeFile,
+    store: Store,
+    encoded: Artifact,
+    base: Artifact,
+    beside: Mapping[str, Artifact] | None = None,
+    former: Former | None = None,
+) -> Artifact:
+    """The model."""
+    config, inputs = training(opened, store, base, beside or {}, former)
     return store.do(train, config, encoded=encoded, base=base, **inputs)
 
 
@@ -404,18 +466,88 @@ def evaluation(recipe: Recipe) -> Evaluation | None:
     return Evaluation(metric=metric, max_new_tokens=recipe.predict.engine.max_new_tokens)
 
 
-def evaluate(
-    candidate: Candidate, examples: Artifact, store: Store, split: Literal["train", "validation", "test"]
-) -> Evaluated:
-    """A candidate's answers on a split beside its rivals', with their figures; the opening of a test is counted first."""
+def folds(opened: RecipeFile, store: Store, base: Artifact) -> list[dict[str, Ready]]:
+    """The tasks of each fold of a cross-validation, where the recipe asks for one. Each is prepared by itself: a step that
+    drops or makes training rows looks at what is training there."""
+    n = (opened.recipe.repeat.folds if opened.recipe.repeat else None) or 0
+    found = []
+    for number in range(n):
+        store.listener.say(f"fold {number + 1} of {n}: its data")
+        fold = Fold(number=number, of=n)
+        found.append({name: ready(opened.alone(name), store, base, fold) for name in opened.recipe.tasks or [""]})
+    return found
+
+
+def repeated(
+    opened: RecipeFile,
+    store: Store,
+    tasks: Mapping[str, Ready],
+    divided: Sequence[Mapping[str, Ready]],
+    base: Artifact,
+    former: Former | None,
+    model: Artifact,
+) -> dict[str, Artifact]:
+    """How much each task's figures vary over trainings with other seeds, or over folds; nothing where the recipe asks for
+    neither.
+
+    They are measured on validation, since the test is locked; further models answer it only where the recipe says so.
+    """
+    recipe, repeat = opened.recipe, opened.recipe.repeat
+    if repeat is None:
+        return {}
+    seeds = derived_seeds(recipe.seed, repeat.seeds) if repeat.seeds else [recipe.seed] * len(divided)
+    names = [f"seed {seed}" for seed in seeds] if repeat.seeds else [f"fold {n + 1}" for n in range(len(divided))]
+    rounds = list(zip(names, seeds, divided or [tasks] * len(names), strict=True))
+    scores: dict[str, dict[str, Artifact]] = {task: {} for task in tasks}
+    for number, (name, seed, of) in enumerate(rounds):
+        store.listener.say(f"repeat {number + 1} of {len(names)}: {name}")
+        other = opened.model_copy(update={"recipe": recipe.model_copy(update={"seed": seed})})
+        own = repeat.seeds and number == 0
+        tuned = model if own else learned(other, store, of, base, former)
+        for task, each in of.items():
+            candidate = Candidate(model_for(task, of, tuned, store), base, each.opened.recipe)
+            for split in SPLITS_ASKED[repeat.test]:
+                scores[task][f"{split}_{number}"] = scored(candidate, each.examples, store, split)
+    settings = Repeats(kind="seeds" if repeat.seeds else "folds", names=names)
+    return {task: store.do(spread, settings, **found) for task, found in scores.items()}
+
+
+def derived_seeds(seed: int, n: int) -> list[int]:
+    """The recipe's seed and n - 1 further ones that follow from it, below 2**31; those of other recipes are others."""
+    digests = (hashlib.blake2b(f"repeat/{seed}/{number}".encode(), digest_size=4) for number in range(1, n))
+    return [seed, *(int.from_bytes(each.digest(), "big") >> 1 for each in digests)]
+
+
+def scored(candidate: Candidate, examples: Artifact, store: Store, split: Split) -> Artifact:
+    """A candidate's figures on a split, without its rivals."""
+    recipe = candidate.recipe
+    figures = Score(task=recipe.task.form(), metrics=recipe.metrics(), split=split, worst=0, seed=recipe.seed)
+    return store.do(score, figures, examples=examples, tuned=answers(candidate, examples, store, split))
+
+
+def answers(candidate: Candidate, examples: Artifact, store: Store, split: Split) -> Artifact:
+    """A candidate's predictions on a split; the opening of a test is counted first."""
     recipe, model, base = candidate.recipe, candidate.model, candidate.base
-    computing = Computing(engine=recipe.predict.engine, device=recipe.device, precision=recipe.train.precision)
+    computing = computing_of(recipe)
     if split == "test":  # counted before the first answer: every model, and every other way of asking it
         asked = digest({"model": model.content, "by": computing.model_dump(mode="json")})
         store.open_test(examples.facts["test_split"], asked)
     tuned = store.do(predict, Predict(split=split, computing=computing), examples=examples, model=model, base=base)
     if n := tuned.facts["cut"]:
         store.listener.say(f"warning: {n} of {tuned.facts['n']} answers were cut off at predict.engine.max_new_tokens")
+    return tuned
+
+
+def computing_of(recipe: Recipe) -> Computing:
+    """How answers are computed."""
+    return Computing(engine=recipe.predict.engine, device=recipe.device, precision=recipe.train.precision)
+
+
+def evaluate(candidate: Candidate, examples: Artifact, store: Store, split: Split) -> Evaluated:
+    """A candidate's answers on a split beside its rivals', with their figures; the opening of a test is counted first."""
+    recipe, model, base = candidate.recipe, candidate.model, candidate.base
+    computing = computing_of(recipe)
+    tuned = answers(candidate, examples, store, split)
     rivals = {}
     for rival in recipe.score.baselines:
         config = Baseline(

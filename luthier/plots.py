@@ -7,7 +7,7 @@ size; colours come from the classes that the page's style sheet knows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -56,6 +56,20 @@ def span(values: Iterable[float], unit: str = "") -> Span:
     return Span(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step)
 
 
+def near(values: Iterable[float], unit: str = "") -> Span:
+    """Round numbers around the values, however far from 0 these are; shares stay between 0 and 1."""
+    found = [value for value in values if known(value)]
+    if not found:
+        return Span(0.0, 1.0)
+    low, high = min(found), max(found)
+    room = 0.1 * (high - low) or 0.05 * abs(low) or 0.5
+    step = _step(high - low + 2 * room, 4)
+    ends = Span(math.floor((low - room) / step) * step, math.ceil((high + room) / step) * step)
+    if unit == "share" and low >= 0 and high <= 1:
+        ends = Span(max(0.0, ends.low), min(1.0, ends.high))
+    return ends
+
+
 def ticks(axis: Span, about: int = 4) -> list[float]:
     """Round numbers on an axis."""
     step = _step(axis.high - axis.low, about)
@@ -96,15 +110,21 @@ def lines(
     label: str,
     series: Sequence[tuple[str, Sequence[tuple[float, float | None]]]],
     best: tuple[float, str] | None = None,
+    *,
+    across: Span | None = None,
+    up: Span | None = None,
+    name_of: Callable[[float], str] | None = None,
 ) -> Markup:
-    """Lines over epochs: (look, [(epoch, value), ...]) each; a None breaks its line, `best` is marked at its epoch."""
+    """Lines over epochs: (look, [(epoch, value), ...]) each; a None breaks its line, `best` is marked at its epoch.
+
+    Over anything else: `across` is the axis from left to right, `name_of` writes its ticks. What lies beyond `up`, the axis
+    of the values, is drawn at its edge.
+    """
     points = [point for _, part in series for point in part if point[1] is not None]
     if not points:
         return Markup("")
-    across, up = (
-        span([x for x, _ in points] + ([best[0]] if best else [])),
-        span([y for _, y in points if y is not None]),
-    )
+    across = across or span([x for x, _ in points] + ([best[0]] if best else []))
+    up = up or span([y for _, y in points if y is not None])
     drawn = Markup("")
     for tick in ticks(up, 3):
         place = round(100 - up.at(tick), 2)
@@ -113,7 +133,7 @@ def lines(
     for tick in ticks(across, 4):
         place = across.at(tick)
         drawn += Markup('<text x="{}%" y="100%" dy="18" text-anchor="{}">{}</text>').format(
-            place, _anchor(place), short(tick)
+            place, _anchor(place), (name_of or short)(tick)
         )
     if best:
         place = across.at(best[0])

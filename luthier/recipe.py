@@ -189,6 +189,26 @@ class GateSettings(Settings):
     """Each one line of the checklist. A checklist of written answers has `cut_answers` too, unless it is named here."""
 
 
+class Repeat(Settings):
+    """Training again, to see how much the figures vary. The run's own model alone is judged and released."""
+
+    seeds: int | None = Field(None, ge=2)
+    """Models in all, the run's own among them: same data, same split, another seed for all that is drawn in training."""
+    folds: int | None = Field(None, ge=2)
+    """Parts of train and validation: a model for each, trained on the others and validated on that one. What the split
+    keeps together or in proportion is kept so; the test part stays out."""
+    test: bool = False
+    """Of seeds: whether the further models answer the test too; each is an opening, and is counted."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Repeat:
+        if (self.seeds is None) == (self.folds is None):
+            raise ValueError("give either `seeds` or `folds`")
+        if self.folds is not None and self.test:
+            raise ValueError("`test` belongs to `seeds`: models of folds are measured on their folds alone")
+        return self
+
+
 class Recipe(Settings):
     """A whole run, from a base model and a table to a model that is signed off or refused."""
 
@@ -214,6 +234,8 @@ class Recipe(Settings):
     encode: EncodeSettings = EncodeSettings()
     train: TrainSettings = Field(default_factory=TrainSettings)
     predict: PredictSettings = Field(default_factory=PredictSettings)
+    repeat: Repeat | None = None
+    """Repeated trainings for the spread of the figures; none when left out."""
     score: ScoreSettings = ScoreSettings()
     gate: GateSettings = GateSettings()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from luthier import plots
-from luthier.facts import Figure, RunFacts, Scores
+from luthier.facts import Figure, RunFacts, Scores, Spread, SpreadFacts
 from luthier.plots import known
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def page(facts: RunFacts) -> str:
         "slices": slice_plots(facts),
         "curves": curves(facts),
         "evaluations": evaluations(facts),
+        "repeats": repeats(facts.spread),
         "confusion": confusion(scores),
         "flow": plots.flow(marked(facts.prepared.source["file"]), facts.prepared.flow, facts.encoded.flow),
         "accounted": all(step.adds_up for step in facts.flow),
@@ -269,6 +270,36 @@ def evaluations(facts: RunFacts) -> list[dict[str, Any]]:
     best = (facts.trained.best or {}).get("step")
     found = [entry for entry in facts.history if entry.get("validation")]
     return [{"best": e["step"] == best, **{key: e[key] for key in ("step", "epoch", "validation")}} for e in found]
+
+
+def repeats(found: SpreadFacts | None) -> list[dict[str, Any]]:
+    """The spread of each metric over repeated trainings, each repeat a mark on an axis of its own; the run's own model,
+    the first of the seeds, is a disc."""
+    if found is None:
+        return []
+    own = found.names[0] if found.kind == "seeds" else ""
+    rows = []
+    for split, figures in found.figures.items():
+        for metric, spread in figures.items():
+            measured = [(name, v) for name, v in zip(found.names, spread.values, strict=True) if v is not None]
+            axis = plots.near([v for _, v in measured], spread.unit)
+            dots = [plots.Dot(v, None, TUNED if name == own else "rival") for name, v in measured]
+            words = "; ".join(f"{name} {number(v, spread.unit)}" for name, v in measured) or NOT_MEASURED
+            plot = {"plot": plots.dots(axis, dots, words), "scale": plots.scale(axis)}
+            of = f"{len(found.names)} {found.kind}"
+            rows.append({"split": split, "metric": metric, "spread": spread, "of": of, "words": varied(spread), **plot})
+    return rows
+
+
+def varied(spread: Spread) -> str:
+    """`0.912, standard deviation 0.008, 0.901 to 0.920, n 3`."""
+    if spread.mean is None:
+        return NOT_MEASURED
+    deviation = f", standard deviation {number(spread.deviation, spread.unit)}" if known(spread.deviation) else ""
+    return (
+        f"{number(spread.mean, spread.unit)}{deviation}, {number(spread.least, spread.unit)} to "
+        f"{number(spread.most, spread.unit)}, n {spread.n}"
+    )
 
 
 def confusion(scores: Scores) -> dict[str, Any] | None:

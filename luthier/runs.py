@@ -33,6 +33,7 @@ from luthier.facts import (
     Preview,
     RunFacts,
     Scores,
+    SpreadFacts,
     TrainedFacts,
 )
 from luthier.form import Form
@@ -317,6 +318,7 @@ def gathered(opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact]
         cut_answers=artifacts["tuned"].facts["cut"],
         measured=MeasuredFacts(**artifacts["measure"].facts) if "measure" in artifacts else None,
         forgotten=ForgottenFacts(**artifacts["forgotten"].facts) if "forgotten" in artifacts else None,
+        spread=SpreadFacts(**artifacts["spread"].facts) if "spread" in artifacts else None,
         timings={activity(role, a): a.timings()["all"] for role, a in artifacts.items() if "all" in a.timings()},
         lineage=[made(role, artifact) for role, artifact in artifacts.items()],
         environment=environment(model, trained),

@@ -44,6 +44,7 @@ OWN = {
     "hashes.sqlite",
     "hashes.sqlite-journal",
     "leases",
+    "lr_find",
     "openings.jsonl",
     "runs",
     "trash",

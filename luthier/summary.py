@@ -25,7 +25,7 @@ def table(done: Run) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from luthier.report import figure, number
+    from luthier.report import figure, number, repeats
 
     facts, console = done.facts, Console(highlight=False, markup=False, emoji=False)
     main, scored = facts.scores.main, facts.scores
@@ -41,6 +41,8 @@ def table(done: Run) -> None:
         low_high = "–".join(f"{bound:.3f}" for bound in found.interval) if found.interval else "not enough data"
         scores.add_row(NAMES.get(name, name), *parts, share(found), low_high, str(found.n))
     console.print(scores)
+    for row in repeats(facts.spread):
+        console.print(f"{row['metric']} on {row['split']} over {row['of']}: {row['words']}", soft_wrap=True)
     if facts.verdicts:
         checks = Table(title="release checks", title_justify="left")
         for heading in ("", "check", "estimate", "n", ""):

@@ -331,6 +331,7 @@ def test_init_guesses_the_task(tmp_path: Path, header: str, rows: list[str], exp
 
 INTERRUPTIBLE = {
     "run": (["run", "recipes/demo.yaml"], "luthier.flow.run", "goes on from the last checkpoint"),
+    "lr-find": (["lr-find", "recipes/demo.yaml"], "luthier.flow.lr_find", "nothing half-made is left"),
     "apply": (
         ["apply", "x", "a.csv", "b.csv"],
         "luthier.runs.apply",
@@ -352,7 +353,7 @@ def test_every_command_that_is_interrupted_says_what_is_left_and_ends_with_130(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, busy, sentence = INTERRUPTIBLE[command]
-    stored = [] if command in ("run", "init", "validate", "fetch") else ["--store", str(tmp_path)]
+    stored = [] if command in ("run", "lr-find", "init", "validate", "fetch") else ["--store", str(tmp_path)]
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -42,7 +42,7 @@ def test_every_command_that_the_readme_names_exists() -> None:
     text = subprocess.run(
         [sys.executable, "-m", "luthier.cli", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for command in set(re.findall(r"`?luthier ([a-z]+)", " ".join(re.findall(r"`[^`]+`", README) + blocks("")))):
+    for command in set(re.findall(r"`?luthier ([a-z-]+)", " ".join(re.findall(r"`[^`]+`", README) + blocks("")))):
         assert f" {command} " in text, command
 
 

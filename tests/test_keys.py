@@ -77,6 +77,7 @@ LINES = CLASSIFY.replace("table.csv", "words.txt").replace(
 UNTRAINED = STANDARDIZE.replace("1e-2", "1e-9")  # writes on and on
 UNTUNED = STANDARDIZE.replace("[identity]", "[{kind: untuned, shots: 2}]")
 PARTS = STRATIFIED.replace("label: kind", "label: part")
+REPEATED = CLASSIFY + "repeat: {seeds: 2}\n"
 TFIDF = CLASSIFY.replace("score: {", "score: {baselines: [tfidf], ")
 
 
@@ -411,6 +412,9 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     ),
     "train.evaluate_every": (train, STANDARDIZE, "train.evaluate_every=0.5"),
     "train.precision": (train, STANDARDIZE, "train.precision=bfloat16"),
+    "repeat.seeds": (whole, REPEATED, "repeat.seeds=3"),
+    "repeat.folds": (whole, REPEATED, "repeat={folds: 2}"),
+    "repeat.test": (whole, REPEATED, "repeat.test=true"),
     "predict.engine": (predict, UNTRAINED, "predict.engine=torch"),
     "score.metrics": (whole, STANDARDIZE.replace("exact_match", "edit_similarity"), "score.metrics=[edit_similarity]"),
     "score.baselines": (whole, STANDARDIZE, "score.baselines=[majority]"),

@@ -472,3 +472,28 @@ def test_the_figures_of_several_tasks_are_their_plain_mean() -> None:
     assert found["loss"] == 2.0
     assert found["accuracy"] == 0.75
     assert found["loss of b"] == 3.0
+
+
+@pytest.mark.parametrize("repeat", ["{seeds: 2}", "{folds: 2}"])
+def test_each_task_has_a_spread_of_its_own_over_models_that_learn_all(place: Path, repeat: str, tmp_path: Path) -> None:
+    opened = loads(SEVERAL, folder=place, changes=[f"repeat={repeat}", "train.epochs=1"])
+    store = flow.store_for(opened, root=tmp_path)
+    done = flow.run(opened, store)
+    trained = {
+        each.id
+        for run in (done, *done.together)
+        for each in store.why(run.artifacts["spread"])
+        if each.id[:6] == "train-"
+    }
+    assert len(trained) == 2
+    for each in (done, *done.together):
+        assert each.facts.spread is not None
+        assert each.facts.spread.figures["validation"]["accuracy"].n == 2
+        assert each.facts.test_openings == 1
+    assert done.artifacts["spread"].content != done.together[0].artifacts["spread"].content
+
+
+def test_a_range_test_learns_all_the_tasks(place: Path, tmp_path: Path) -> None:
+    both, alone = (loads(text, folder=place) for text in (SEVERAL, ALONE))
+    found = [flow.lr_find(each, flow.store_for(each, root=tmp_path), 1e-6, 1.0, 20)[0] for each in (both, alone)]
+    assert found[0].losses != found[1].losses

@@ -35,6 +35,10 @@ class Split(Choice):
         """Column whose value is the unit of splitting; "" when each row stands for itself."""
         return ""
 
+    def stratum(self, unit: Unit) -> str:
+        """What is to be in proportion; the same for all units where nothing is."""
+        return ""
+
     def assign(self, units: Sequence[Unit], seed: int) -> list[str]:
         """ "train", "validation" or "test" for each unit, in the same order; a function of the units and the seed alone."""
         raise NotImplementedError

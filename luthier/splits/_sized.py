@@ -40,10 +40,6 @@ class Sized(Split):
             raise PydanticCustomError("choice", "{problem}", {"problem": problem})
         return self
 
-    def stratum(self, unit: Unit) -> str:
-        """What is to be in proportion; the same for all units where nothing is."""
-        return ""
-
     def assign(self, units: Sequence[Unit], seed: int) -> list[str]:
         """The split of each unit. Raises UserError where a split would be empty."""
         if not units:

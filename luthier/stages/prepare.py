@@ -19,11 +19,20 @@ from luthier.noting import NAMED, Aside, Notes, check_reading, columns_of, note,
 from luthier.preparers import Preparer
 from luthier.recipe import PrepareSettings
 from luthier.seams import Dropped, Example
+from luthier.splits._folds import folded
 from luthier.store import Artifact, Out, stage
 from luthier.tasks import TABLE, Task
 
 SPLITS = ("train", "validation", "test")
 MANY = 0.2  # share of the examples above which their loss is worth a warning
+
+
+class Fold(Settings):
+    """One division of a k-fold cross-validation."""
+
+    number: int
+    """From 0: which fold is validated on."""
+    of: int
 
 
 class Prepare(Settings):
@@ -33,6 +42,8 @@ class Prepare(Settings):
     """Its source alone."""
     settings: PrepareSettings
     seed: int
+    fold: Fold | None = None
+    """Set where train and validation are divided otherwise, for a cross-validation."""
 
 
 @stage(version=4)
@@ -68,7 +79,7 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     for line in filter(None, (table.joined() for table in tables.values())):
         out.say(f"warning: {line}")
     check_reading(n_met, aside, notes, settings, task, source)
-    draft = Draft(first, assigned(notes, settings, config.seed))
+    draft = Draft(first, assigned(notes, config))
     flow = [
         FlowStep(
             step="read",
@@ -129,10 +140,15 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
-def assigned(notes: Notes, settings: PrepareSettings, seed: int) -> list[str]:
+def assigned(notes: Notes, config: Prepare) -> list[str]:
     """The split of each example; what is held out goes to test without the split seeing it."""
     free = [unit for unit in notes.units if unit.entity not in notes.held_out]
-    splits = iter(settings.split.assign(free, seed))
+    split, fold = config.settings.split, config.fold
+    divided = split.assign(free, config.seed)
+    if fold is not None:
+        labelled = config.task.answers == "label"
+        divided = folded(free, divided, split, fold.number, fold.of, config.seed, labelled=labelled)
+    splits = iter(divided)
     return [sys.intern("test" if unit.entity in notes.held_out else next(splits)) for unit in notes.units]
 
 

@@ -1,21 +1,24 @@
-"""Train: tokens and a base become a model folder."""
+"""Train: tokens and a base become a model folder; and the range test, which takes some of the same steps and keeps none."""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 from luthier import model as models
-from luthier import seams
+from luthier import rising, seams
 from luthier.answering import predictions
 from luthier.batching import Encoded, cut
 from luthier.choice import Settings
 from luthier.engines.torch import TorchSession
 from luthier.errors import UserError
-from luthier.facts import EncodedFacts, Grouping, LearnedTask, TrainedFacts
+from luthier.facts import EncodedFacts, Grouping, LearnedTask, RangeFacts, TrainedFacts
 from luthier.fit import Watch, fit
 from luthier.form import Form
 from luthier.metrics import Metric
@@ -24,6 +27,7 @@ from luthier.model import Model
 from luthier.objectives import Objective
 from luthier.recipe import TrainSettings
 from luthier.resample import value
+from luthier.rising import Rise
 from luthier.seams import Example
 from luthier.store import Artifact, Out, stage
 from luthier.token_arrays import TokenArrays
@@ -78,6 +82,20 @@ class Train(Settings):
     """Tokens that it may write."""
 
 
+class RangeTest(Settings):
+    """A training of which the first steps are taken, at rising rates."""
+
+    unkeyed: ClassVar[dict[str, Any]] = {"train": Train.unkeyed}
+
+    train: Train
+    low: float
+    """First learning rate."""
+    high: float
+    """Last learning rate, which is reached unless the loss runs away before."""
+    steps: int
+    """Optimizer steps."""
+
+
 @stage(version=5)
 def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: Artifact) -> dict[str, Any]:
     """Folder `model` (Hugging Face layout, or an adapter as peft writes it) and `history.jsonl`.
@@ -85,6 +103,128 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
     Further inputs: those of techniques, as `<technique>.<name>`, and the encoded examples of further tasks, as
     `tasks.<name>`. What those have of their own is in `heads/<name>`, of which the stage part makes a model folder.
     """
+    settings = config.settings
+    lesson = set_up(config, out, encoded, base, inputs)
+    model, parts, forms = lesson.model, lesson.parts, lesson.forms
+    told = len(model.notes)
+    judges = {config.name: Judge(config.evaluation, lesson.form, encoded, model, config.name)}
+    for each in config.beside:
+        if each.watched:
+            own = inputs[f"tasks.{each.name}"]
+            judges[each.name] = Judge(each.evaluation, forms[each.name], own, model, each.name)
+    check_watched(settings, sum(len(judge.validation) for judge in judges.values()))
+    with out.timed("fit"):
+        progress = fit(
+            model,
+            lesson.examples,
+            lesson.objective,
+            settings,
+            lambda seen: figures_of(judges),
+            watch(config),
+            out,
+            config.seed,
+            lesson.given,
+        )
+    for note in model.notes[told:]:
+        out.say(note)
+    models.save(model, out.folder / "model", base_name=config.base_name, extra=lesson.form.model_dump(mode="json"))
+    for each in config.beside:
+        extra = forms[each.name].model_dump(mode="json")
+        models.save_other(model, each.name, out.folder / "heads" / each.name, base_name=config.base_name, extra=extra)
+    shutil.copyfile(out.checkpoints / "history.jsonl", out.folder / "history.jsonl")
+    last = last_step(out.folder / "history.jsonl")
+    return TrainedFacts(
+        trainable_parameters=sum(parameter.numel() for parameter in model.trainable().values()),
+        base_parameters=lesson.base_parameters,
+        parameters=sum(parameter.numel() for _, parameter in model.named_parameters()),
+        steps=progress.step,
+        epochs=last["epoch"],
+        stopped=progress.stopped,
+        best=progress.best,
+        supervised_tokens=progress.tokens,
+        precision=model.precision,
+        device=model.device,
+        techniques=[technique.model_dump(mode="json") for technique in settings.techniques],
+        groups=[Grouping(**grouping) for grouping in progress.groups],
+        adapter=model.adapted,
+        notes=model.notes,
+        final_loss=last["loss"],
+        architecture=model.architecture,
+        tasks=learned_tasks(parts, lesson.examples, judges) if isinstance(lesson.examples, Mixture) else [],
+    ).model_dump(mode="json")
+
+
+@stage(version=1)
+def range_test(config: RangeTest, out: Out, encoded: Artifact, base: Artifact, **inputs: Artifact) -> dict[str, Any]:
+    """The facts alone: rates, losses and what they suggest. Inputs as those of `train`."""
+    lesson = set_up(config.train, out, encoded, base, inputs)
+    # no evaluation, no checkpoint: a test that is interrupted begins again
+    never = {"evaluate_every": float(config.steps + 1), "checkpoint_steps": config.steps + 1}
+    progress = fit(
+        lesson.model,
+        lesson.examples,
+        lesson.objective,
+        config.train.settings.model_copy(update=never),
+        lambda seen: {},
+        Watch(keep_best=False),
+        out,
+        config.train.seed,
+        lesson.given,
+        Rise(config.low, config.high, config.steps),
+    )
+    with (out.checkpoints / "history.jsonl").open(encoding="utf-8") as file:
+        taken = [entry for entry in map(json.loads, file) if "loss" in entry]
+    # the loss of a batch comes before its update: what a rate led to is the loss of the next step
+    led = [(before["learning_rate"], after["loss"]) for before, after in pairwise(taken)]
+    led = [(rate, loss) for rate, loss in led if math.isfinite(loss)]
+    rates, losses = [rate for rate, _ in led], [loss for _, loss in led]
+    if len(losses) < rising.window(config.steps):
+        raise UserError(
+            f"the loss ran away after {len(taken)} steps, so there is no curve to read",
+            where="--low",
+            hint=f"begin lower than {config.low:g}",
+        )
+    reading = rising.read(rates, losses, config.steps)
+    return RangeFacts(
+        low=config.low,
+        high=config.high,
+        steps=config.steps,
+        taken=len(taken),
+        ran_away=progress.stopped == "ran away",
+        rates=rates,
+        losses=losses,
+        smooth=reading.smooth,
+        start=reading.start,
+        least=reading.least,
+        noise=reading.noise,
+        lowest=reading.lowest,
+        steepest=reading.steepest,
+        tenth=reading.tenth,
+        suggestion=reading.suggestion,
+        rule=reading.rule,
+        batch_size=config.train.settings.batch_size,
+        techniques=[technique.model_dump(mode="json") for technique in config.train.settings.techniques],
+        precision=lesson.model.precision,
+        device=lesson.model.device,
+    ).model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A model with what it learns from."""
+
+    model: Model
+    form: Form
+    forms: dict[str, Form]  # of further tasks, by name
+    parts: list[Part]
+    examples: TokenArrays | Mixture
+    objective: Objective | Several
+    given: dict[str, dict[str, Artifact]]  # technique -> name of an input -> artifact
+    base_parameters: int
+
+
+def set_up(config: Train, out: Out, encoded: Artifact, base: Artifact, inputs: Mapping[str, Artifact]) -> Lesson:
+    """The model loaded, with a head for each task, and tried out on the longest examples."""
     settings = config.settings
     form = Form.read(encoded.path)
     objective = form.objective
@@ -118,52 +258,19 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
         if part not in learned:  # nothing is learned for its head
             for _, parameter in models.own_parameters(model.view(part.name)):
                 parameter.requires_grad_(False)
-    judges = {config.name: Judge(config.evaluation, form, encoded, model, config.name)}
-    for each in config.beside:
-        if each.watched:
-            judges[each.name] = Judge(each.evaluation, forms[each.name], others[each.name], model, each.name)
-    check_watched(settings, sum(len(judge.validation) for judge in judges.values()))
-    alone = not config.beside and config.weight == 1
-    mixture = Mixture(learned, config.temperature)
-    with out.timed("fit"):
-        progress = fit(
-            model,
-            own if alone else mixture,
-            objective if alone else Several(learned),
-            settings,
-            lambda seen: figures_of(judges),
-            watch(config),
-            out,
-            config.seed,
-            given,
-        )
     for note in model.notes[told:]:
         out.say(note)
-    models.save(model, out.folder / "model", base_name=config.base_name, extra=form.model_dump(mode="json"))
-    for each in config.beside:
-        extra = forms[each.name].model_dump(mode="json")
-        models.save_other(model, each.name, out.folder / "heads" / each.name, base_name=config.base_name, extra=extra)
-    shutil.copyfile(out.checkpoints / "history.jsonl", out.folder / "history.jsonl")
-    last = last_step(out.folder / "history.jsonl")
-    return TrainedFacts(
-        trainable_parameters=sum(parameter.numel() for parameter in model.trainable().values()),
-        base_parameters=n_base,
-        parameters=sum(parameter.numel() for _, parameter in model.named_parameters()),
-        steps=progress.step,
-        epochs=last["epoch"],
-        stopped=progress.stopped,
-        best=progress.best,
-        supervised_tokens=progress.tokens,
-        precision=model.precision,
-        device=model.device,
-        techniques=[technique.model_dump(mode="json") for technique in settings.techniques],
-        groups=[Grouping(**grouping) for grouping in progress.groups],
-        adapter=model.adapted,
-        notes=model.notes,
-        final_loss=last["loss"],
-        architecture=model.architecture,
-        tasks=[] if alone else learned_tasks(parts, mixture, judges),
-    ).model_dump(mode="json")
+    alone = not config.beside and config.weight == 1
+    return Lesson(
+        model,
+        form,
+        forms,
+        parts,
+        own if alone else Mixture(learned, config.temperature),
+        objective if alone else Several(learned),
+        given,
+        n_base,
+    )
 
 
 def check_watched(settings: TrainSettings, n_validation: int) -> None:
