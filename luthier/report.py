@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from luthier import plots
+from luthier.advice import after
 from luthier.facts import Figure, RunFacts, Scores, Spread, SpreadFacts
 from luthier.plots import known
 
@@ -46,6 +47,7 @@ def page(facts: RunFacts) -> str:
         "splits": shares(facts.prepared.splits),
         "leaks": leaks(facts),
         "told": told(facts),
+        "next_steps": next_steps(facts),
         "tallies": [tally(name, counts) for name, counts in counted(facts)],
     }
     return encodable(templates(html=True).get_template("report.html").render(view))
@@ -84,6 +86,26 @@ def units(facts: RunFacts) -> dict[str, str]:
     """The unit of each metric, and of the loss."""
     tuned = facts.scores.systems[TUNED].metrics
     return {"loss": "nats", **{name: found.unit for name, found in tuned.items()}}
+
+
+def next_steps(facts: RunFacts) -> list[str]:
+    """What this run's own figures say about the next one."""
+    trained, main = facts.trained, facts.scores.main
+    metric = trained.best["metric"] if trained.best else "loss"
+    spread = facts.spread.figures.get("validation", {}).get(main) if facts.spread else None
+    gains = [
+        v.interval for v in facts.verdicts if v.check.startswith((f"{main} above ", f"{main} below ")) and v.interval
+    ]
+    return after(
+        facts.history,
+        metric,
+        higher_is_better=facts.scores.higher_is_better.get(metric, False),
+        epochs=trained.epochs,
+        techniques=[block["kind"] for block in trained.techniques],
+        share_trained=trained.trainable_parameters / max(1, trained.parameters),
+        deviation=spread.deviation if spread and metric == main else None,
+        gain=min(gains) if gains else None,
+    )
 
 
 def verdict(facts: RunFacts) -> dict[str, str]:

@@ -12,11 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
+from luthier.advice import Advice, Situation, advised, memory, parameters_in
+from luthier.bases.package import CATALOGUE
 from luthier.columns import DATE, NUMBER, WHOSE, Column
 from luthier.durable import check_writable, write_durably
 from luthier.errors import Problems, UserError
+from luthier.model import architecture_of
 from luthier.readers import Quarantined, Reader, Row
 from luthier.readers._layout import headless
 from luthier.readers.csv import Csv
@@ -105,9 +109,12 @@ def write_recipe(
     settings = guessing.settings(found, column, target)
     rows = learned(look, found, settings, tell)
     base = base or guessing.base(found, settings)
+    block = base_block(base, written)
+    advice = advised(situation(found, settings, rows, base))
+    tell(f"technique: {advice.technique} ({'; '.join(advice.reasons)})")
     split, steps = guessing.split(found, settings, rows)
     lines = head(table, found) + task_block(found, path, settings, look)
-    text = "\n".join(lines + base_block(base, written) + rest_block(look, found, base, split, steps)) + "\n"
+    text = "\n".join(lines + block + rest_block(look, found, base, split, steps, advice)) + "\n"
     written.parent.mkdir(parents=True, exist_ok=True)
     write_durably(written, text.encode())
     return written
@@ -589,16 +596,26 @@ def base_block(base: str, written: Path) -> list[str]:
     return ["base: {kind: folder, path: " + quoted(path) + "}", ""]
 
 
-def rest_block(look: Look, task: str, base: str, split: str, steps: str) -> list[str]:
+def situation(task: str, settings: dict[str, Any], rows: list[Row], base: str) -> Situation:
+    """What is known for an advice; of a large table the rows that were looked at."""
+    classes = len({name_of(row.values.get(settings["label"])) for row in rows}) if task == "classify" else 0
+    shipped = CATALOGUE.get(base)
+    parameters = shipped.parameters if shipped else parameters_in(Path(base))
+    encoder = base in ENCODERS or (shipped is None and architecture_of(Path(base)) == "encoder")
+    return Situation(round(0.7 * len(rows)), classes, parameters, memory(), encoder)
+
+
+def rest_block(look: Look, task: str, base: str, split: str, steps: str, advice: Advice) -> list[str]:
     """Preparation, training, scoring and the gate, with sensible settings."""
-    encoder = base in ENCODERS
+    whole = advice.technique == "full"
     metric, baselines = {
         "standardize": ("exact_match", "[identity, rules, untuned]"),
         "classify": ("accuracy", "[majority, tfidf, untuned]"),
         "generate": ("edit_similarity", "[untuned]"),
     }[task]
     rivals = [*{"standardize": ["rules"], "classify": ["tfidf"]}.get(task, []), "untuned"]
-    technique = "full" if encoder else "lora, rank: 16"
+    blocks = {"full": "[{kind: full}]", "quantized_base": "[quantized_base, {kind: lora, rank: 16}]"}
+    techniques = blocks.get(advice.technique, "[{kind: lora, rank: 16}]")
     metrics = "[accuracy, f1]" if task == "classify" else f"[{metric}]"
     reader = look.reader.model_dump()
     named = f"{{kind: {look.reader.kind}, header: false, names: [{', '.join(map(quoted, look.names))}]}}"
@@ -617,10 +634,11 @@ def rest_block(look: Look, task: str, base: str, split: str, steps: str) -> list
         "  max_length: 128  # tokens of prompt and answer",
         "",
         "train:",
-        f"  epochs: {6 if encoder else 3}",
-        f"  learning_rate: {'5.0e-5' if encoder else '1.0e-3'}",
+        f"  epochs: {6 if whole else 3}",
+        f"  learning_rate: {'5.0e-5' if whole else '1.0e-3'}",
         "  batch_size: 16",
-        f"  techniques: [{{kind: {technique}}}]",
+        *(f"  # {line}" for reason in advice.reasons for line in wrap(reason, 112)),
+        f"  techniques: {techniques}",
         f"  stop: {{metric: {metric}, patience: 2}}  # on the validation split",
         "",
         "score:",

@@ -101,7 +101,7 @@ def test_what_is_guessed_is_told_with_the_reason_and_prepares_the_table(tmp_path
     assert told[0].endswith("; 60 records looked at")
     for line, start in zip(
         told[1:],
-        [f"task: {task['kind']} (", *[f"{key}: " for key in told_of(task)], "base: ", f"split: {split} ("],
+        [f"task: {task['kind']} (", *[f"{key}: " for key in told_of(task)], "base: ", "technique: ", f"split: {split} ("],
         strict=False,
     ):
         assert line.startswith(start)
@@ -132,7 +132,7 @@ def test_reasons_name_what_was_seen(tmp_path: Path) -> None:
         "text: text (it has the longest values; 'ticket' has another value in every row, as ids have; 'nr' numbers the "
         "rows; 'same' holds one value, 'x')",
     ]
-    assert told[5] == "split: stratified (each label has its share of train, validation and test)"
+    assert told[6] == "split: stratified (each label has its share of train, validation and test)"
 
 
 NOBODY: Cells = {
@@ -267,7 +267,7 @@ def test_what_is_given_is_neither_guessed_nor_told(tmp_path: Path) -> None:
         csv(tmp_path / "t.csv", cells), task="generate", column="question", target="reply", base="minilm"
     )
     assert {"prompt_column": "question", "completion_column": "reply"}.items() <= recipe.task.model_dump().items()
-    assert [line.partition(":")[0] for line in told] == ["t.csv", "split", told[-1]]
+    assert [line.partition(":")[0] for line in told] == ["t.csv", "technique", "split", told[-1]]
 
 
 def test_a_person_is_asked_and_the_guess_is_the_default(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_person_is_asked_and_the_guess_is_the_default(tmp_path: Path) -> None:
 
     recipe, told, _ = started(csv(tmp_path / "t.csv", {"no": lambda n: n, **TEXT, **LABEL}), ask=ask)
     assert [default for _, default in asked] == ["classify", "label", "text", "minilm"]
-    assert len(told) == 1, "what a person decides need not be explained"
+    assert [line.partition(":")[0] for line in told] == ["t.csv", "technique"], "what a person decides is not explained"
     assert recipe.task.model_dump()["text"] == "text"
 
 

