@@ -101,7 +101,13 @@ def test_what_is_guessed_is_told_with_the_reason_and_prepares_the_table(tmp_path
     assert told[0].endswith("; 60 records looked at")
     for line, start in zip(
         told[1:],
-        [f"task: {task['kind']} (", *[f"{key}: " for key in told_of(task)], "base: ", "technique: ", f"split: {split} ("],
+        [
+            f"task: {task['kind']} (",
+            *[f"{key}: " for key in told_of(task)],
+            "base: ",
+            "technique: ",
+            f"split: {split} (",
+        ],
         strict=False,
     ):
         assert line.startswith(start)
