@@ -527,10 +527,14 @@ def lost_tensors(folder: Path, model: Model) -> list[str]:
         return []
     from peft import get_peft_model_state_dict
 
-    there = get_peft_model_state_dict(model.forward)
+    written = adapter_tensors(folder)
+    # whether embeddings were saved too is seen in the file; peft itself would look for the base's config, at a hub even
+    there = get_peft_model_state_dict(
+        model.forward, save_embedding_layers=any("embed_tokens" in name for name in written)
+    )
     return [
         name
-        for name, tensor in adapter_tensors(folder).items()
+        for name, tensor in written.items()
         if name not in there or not torch.equal(there[name].cpu().float(), tensor.float())
     ]
 

@@ -240,11 +240,16 @@ def of_recipe(opened: RecipeFile, store: Store, rows: int, precision: str, place
     train = opened.recipe.train.model_copy(update={"precision": precision})
     opened = opened.model_copy(update={"recipe": opened.recipe.model_copy(update={"train": train})})
     opened = runs.settled(opened, store)
+    told = [f"of several tasks {name} is tried" for name in list(opened.recipe.tasks)[:1]]
+    if opened.recipe.tasks:
+        opened = opened.alone(next(iter(opened.recipe.tasks)))
     recipe = opened.recipe
     base = flow.base_model(recipe.base, opened, store)
     examples = flow.hinted(recipe, store, flow.prepared(opened, store))
     encoded = flow.encode_for(recipe, store, examples, base)
-    return with_rows(opened, store, examples, encoded, base.path, rows, place)
+    subject = with_rows(opened, store, examples, encoded, base.path, rows, place)
+    subject.told = [*told, *subject.told]
+    return subject
 
 
 def of_run(name: str, store: Store, base: Path | None, rows: int, precision: str, place: Path) -> Subject:
@@ -269,6 +274,8 @@ def with_rows(
     recipe = opened.recipe
     form = Form.read(encoded.path)
     inputs: dict[str, dict[str, Artifact]] = {}
+    tried = [technique for technique in recipe.train.techniques if not technique.needs_former]
+    left = [technique.kind for technique in recipe.train.techniques if technique.needs_former]
     for n, technique in enumerate(recipe.train.techniques):
         for name, path in technique.paths().items():
             taken = store.take(opened.path(path, f"train.techniques[{n}].{name}"))
@@ -279,11 +286,12 @@ def with_rows(
         weights,
         recipe.device,
         recipe.train.precision,
-        recipe.train,
+        recipe.train.model_copy(update={"techniques": tried or [Technique.pick("full")]}),
         form=form,
         objective=form.objective,
         inputs=inputs,
         seed=recipe.seed,
+        told=[f"{kind} keeps a former task, and is left out here" for kind in left],
     )
     chosen = spread(pairs(recipe, form, examples, encoded, weights), rows)
     subject.examples, subject.encoded = [example for example, _ in chosen], [tokens for _, tokens in chosen]
