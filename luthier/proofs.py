@@ -5,12 +5,14 @@ B examples, T tokens, S supervised positions, V tokens or C classes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -162,6 +164,13 @@ def training_text(subject: Subject) -> Proof:
         exported = [as_exported(prompt, tokenizer) for prompt in prompts]
     except UserError as problem:
         return Proof(name, "fail", detail=problem.what)
+    if not trained:  # a conversation that does not fit is cut by whole turns, which no tokenizer does by itself
+        fits = [
+            n for n, prompt in enumerate(prompts) if isinstance(prompt, str) or len(exported[n]) <= subject.max_length
+        ]
+        prompts, sent, exported = ([part[n] for n in fits] for part in (prompts, sent, exported))  # type: ignore[assignment]
+        if not prompts:
+            return unchecked(name, "no conversation of ours fits")
     others = {"predict": sent, "the folder's tokenizer": exported}
     if not trained:
         trained, others = sent, {"the folder's tokenizer": exported}
@@ -263,8 +272,7 @@ def switched_off(subject: Subject) -> Proof:
     if not subject.encoded:
         return unchecked(name, "there are no rows")
     base = subject.load(None)
-    wrapped: Any = model.forward
-    with wrapped.disable_adapter():
+    with without_adapter(model):
         off = [logits(model, row) for row in subject.encoded]
     found = max(relative(mine, logits(base, row)) for mine, row in zip(off, subject.encoded, strict=True))
     return judged(name, found, SAME, LOGITS, f"{len(subject.encoded)} rows")
@@ -557,10 +565,19 @@ def tolerance_of(folder: Path | None) -> float:
 def how_much_it_changes(subject: Subject) -> float:
     """The share of the largest logit by which an adapter changes what its base says."""
     model = subject.model
-    wrapped: Any = model.forward
     on = [logits(model, row) for row in subject.encoded]
-    with wrapped.disable_adapter():
+    with without_adapter(model):
         return max(relative(logits(model, row), with_it) for with_it, row in zip(on, subject.encoded, strict=True))
+
+
+@contextlib.contextmanager
+def without_adapter(model: Model) -> Iterator[None]:
+    """The adapter switched off. Where that leaves trained biases on, peft only warns; here it is measured."""
+    wrapped: Any = model.forward
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias", UserWarning)
+        with wrapped.disable_adapter():
+            yield
 
 
 def parting(

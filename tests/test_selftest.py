@@ -76,6 +76,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def adapter_of(auto: str, base: Path, target: Path, **settings: Any) -> Any:
+    """An adapter that plain peft makes and saves: what it says is not what its base says."""
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    with model.quiet():
+        bare = getattr(transformers, auto).from_pretrained(base, **({"num_labels": 3} if "Sequence" in auto else {}))
+        wrapped = get_peft_model(bare, LoraConfig(r=4, init_lora_weights=False, **settings))
+        with torch.no_grad():
+            for name, parameter in wrapped.named_parameters():
+                if parameter.requires_grad and "bias" in name:
+                    parameter.add_(0.1)
+        wrapped.save_pretrained(target)
+    return wrapped
+
+
 def by_name(found: Sequence[Proof]) -> dict[str, Proof]:
     return {proof.name: proof for proof in found}
 
@@ -206,8 +222,8 @@ def saves_other_weights(patch: pytest.MonkeyPatch) -> None:
         plain(loaded, folder, **options)
         file = folder / "adapter_model.safetensors"
         tensors = load_file(file)
-        first = sorted(tensors)[0]
-        save_file({**tensors, first: tensors[first] * 1.01}, file)
+        last = sorted(tensors)[-1]
+        save_file({**tensors, last: tensors[last] * 1.01}, file)
 
     patch.setattr(model, "save", save)
 
@@ -263,15 +279,10 @@ def test_a_property_that_is_broken_fails(
 
 
 def test_an_adapter_of_plain_peft_passes_with_its_base_and_asks_for_it_without(place: Path, tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
     base = tiny.build(tmp_path / "base", "llama")
-    wrapped = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False),
+    adapter_of(
+        "AutoModelForCausalLM", base, tmp_path / "adapter", task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"]
     )
-    wrapped.save_pretrained(tmp_path / "adapter")
     found = by_name(selftest(tmp_path / "adapter"))
     assert not failed(list(found.values())), [line(proof) for proof in found.values()]
     assert {name for name, proof in found.items() if proof.status == "not checked"} == {
@@ -290,46 +301,37 @@ def test_an_adapter_of_plain_peft_passes_with_its_base_and_asks_for_it_without(p
 
 @pytest.mark.parametrize(("shape", "task"), [("bert", "SEQ_CLS"), ("t5", "SEQ_2_SEQ_LM")])
 def test_adapters_of_other_architectures_are_graded_too(place: Path, tmp_path: Path, shape: str, task: str) -> None:
-    import transformers
-    from peft import LoraConfig, get_peft_model
-
     auto = {"SEQ_CLS": "AutoModelForSequenceClassification", "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM"}[task]
-    options = {"num_labels": 3} if task == "SEQ_CLS" else {}
-    with model.quiet():
-        bare = getattr(transformers, auto).from_pretrained(place / shape, **options)
-    wrapped = get_peft_model(
-        bare, LoraConfig(r=2, target_modules="all-linear", task_type=task, init_lora_weights=False)
-    )
-    wrapped.save_pretrained(tmp_path / "adapter")
+    adapter_of(auto, place / shape, tmp_path / "adapter", task_type=task, target_modules="all-linear")
     found = by_name(selftest(tmp_path / "adapter"))
     assert not failed(list(found.values())), [line(proof) for proof in found.values()]
     assert {found[name].status for name in ("merged", "switched_off", "saved", "resumed")} == {"pass"}
 
 
 def test_an_adapter_that_also_trained_biases_of_its_base_does_not_switch_off(place: Path, tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    config = LoraConfig(
-        r=2, target_modules=["c_attn"], task_type="CAUSAL_LM", bias="all", fan_in_fan_out=True, init_lora_weights=False
+    adapter_of(
+        "AutoModelForCausalLM",
+        place / "gpt2",
+        tmp_path / "adapter",
+        task_type="CAUSAL_LM",
+        target_modules=["c_attn"],
+        bias="all",
+        fan_in_fan_out=True,
     )
-    wrapped = get_peft_model(AutoModelForCausalLM.from_pretrained(place / "gpt2"), config)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if name.endswith("bias"):
-                parameter.add_(0.1)
-    wrapped.save_pretrained(tmp_path / "adapter")
     assert by_name(selftest(tmp_path / "adapter"))["switched_off"].status == "fail"
 
 
 def test_an_adapter_whose_file_has_other_names_was_not_loaded(place: Path, tmp_path: Path) -> None:
     """As saved from inside a wrapper (torch.compile, DeepSpeed), whose name stands before each tensor's."""
-    from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file, save_file
-    from transformers import AutoModelForCausalLM
 
-    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(place / "llama"), config).save_pretrained(tmp_path / "adapter")
+    adapter_of(
+        "AutoModelForCausalLM",
+        place / "llama",
+        tmp_path / "adapter",
+        task_type="CAUSAL_LM",
+        target_modules=["q_proj"],
+    )
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     save_file({f"_orig_mod.{name}": tensor for name, tensor in load_file(file).items()}, file)
     found = by_name(selftest(tmp_path / "adapter"))
