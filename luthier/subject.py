@@ -118,7 +118,7 @@ class Subject:
         """The model that answers, as the stage train saves it."""
         folder = self.place / "saved"
         if self.model.adapted:  # peft looks for the base's config where the adapter says that it lies, at a hub even
-            for config in self.model.forward.peft_config.values():  # type: ignore[union-attr]
+            for config in self.model.forward.peft_config.values():
                 config.base_model_name_or_path = str(self.weights)
         models.save(self.model, folder, base_name="base", extra=self.form.model_dump(mode="json") if self.form else {})
         return folder
