@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from luthier.errors import UserError as UserError
     from luthier.flow import run as run
     from luthier.flow import store_for as store_for
+    from luthier.proving import selftest as selftest
     from luthier.recipe import Recipe as Recipe
     from luthier.recipe_file import load as load
     from luthier.recipe_file import loads as loads
@@ -27,10 +28,11 @@ _HOMES = {
     "load": "recipe_file",
     "loads": "recipe_file",
     "run": "flow",
+    "selftest": "proving",
     "store_for": "flow",
 }
 
-__all__ = ["Recipe", "Run", "Store", "UserError", "apply", "export", "load", "loads", "run", "store_for"]
+__all__ = ["Recipe", "Run", "Store", "UserError", "apply", "export", "load", "loads", "run", "selftest", "store_for"]
 
 
 def __getattr__(name: str) -> Any:

@@ -305,6 +305,52 @@ def validate(recipe: RecipePath, changes: Changes = None, as_json: AsJson = Fals
 
 
 @app.command()
+def selftest(
+    target: Annotated[str, typer.Argument(help="A recipe, a model folder, or a run.", metavar="RECIPE|MODEL|RUN")],
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", help="The base of an adapter, where its config names none here.", metavar="FOLDER"),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=2, help="Rows that it is tried on.")] = 8,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    changes: Changes = None,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove on your own recipe, model folder or run that training, saving, merging and answering are right, offline.
+
+    Exit code 3 when a property fails; what could not be checked is told with the reason.
+    """
+    from luthier import proving
+    from luthier.choice import unknown
+    from luthier.store import Store as StoreClass
+
+    if precision not in ("float32", "bfloat16"):
+        raise UserError(unknown("precision called", precision, ("float32", "bfloat16")), where="--precision")
+    with _screen() as screen:
+        if Path(target).exists():
+            opened = StoreClass(store.resolve(), screen) if store is not None else None
+        else:
+            opened = _store(store, target, screen)
+        found = proving.selftest(
+            target,
+            base=base,
+            store=opened,
+            rows=rows,
+            precision="bfloat16" if precision == "bfloat16" else "float32",
+            changes=changes or [],
+            listener=screen,
+        )
+    _print(
+        {"target": target, "precision": precision, "proofs": [proof.json() for proof in found]},
+        as_json,
+        lambda: print("\n".join(proving.line(proof) for proof in found)),
+    )
+    if proving.failed(found):
+        raise SystemExit(3)
+
+
+@app.command()
 def schema(
     as_json: Annotated[bool, typer.Option("--json", help="As everywhere; a schema is JSON without it, too.")] = False,
 ) -> None:

@@ -374,10 +374,25 @@ def tell(model: Model, folder: Path, *, base_name: str, extra: dict[str, Any]) -
         "problem": model.head.problem,
         "control_tokens": model.control_tokens,
         "ends": list(model.ends),
+        "said": said(model),
         "base": base_name,
         **extra,
     }
     (folder / ABOUT).write_text(json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def said(model: Model) -> list[float]:
+    """Logits at up to 16 places behind a few ordinary tokens, in float32.
+
+    In model.json they tell whoever opens the folder whether it still holds what was saved, over the right base.
+    """
+    from luthier import suitability
+
+    training, _ = model.forward.training, model.forward.eval()
+    logits_C = suitability.tried(replace(model, precision="float32"), 7).float().flatten(0, -2)[-1]
+    model.forward.train(training)
+    step = max(1, len(logits_C) // 16)
+    return [float(logit) for logit in logits_C[::step][:16].tolist()]
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, *, own: bool) -> None:

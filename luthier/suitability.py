@@ -268,14 +268,15 @@ def failure(model: Model) -> str:
     return ""
 
 
-def tried(model: Model) -> torch.Tensor:
-    """The logits of a forward pass of two tokens in the model's precision; of a body without a head its last states."""
+def tried(model: Model, n: int = 1) -> torch.Tensor:
+    """The logits of a forward pass of `n` ordinary tokens and the end token in the model's precision; of a body without a
+    head its last states."""
     import torch
 
     from luthier.model import autocast, probing
 
     end = model.tokenizer.eos_token_id
-    ids = [*probing(model, 1), end] if end is not None else probing(model, 2)
+    ids = [*probing(model, n), end] if end is not None else probing(model, n + 1)
     inputs = {"input_ids": torch.tensor([ids], device=model.device)}
     if model.architecture == "encoder-decoder" and not model.head.labels:
         inputs["decoder_input_ids"] = inputs["input_ids"]

@@ -63,7 +63,7 @@ class TorchSession(Session):
 
     def answer(self, requests: Sequence[Request], tell: Tell = untold) -> list[Said]:
         if not self.model.head.writes:
-            texts = self._tokens(requests)
+            texts = self.tokens(requests)
             found = scores(self.model, texts, batch=self.batch_size, tell=lambda done: tell(done, len(texts)))
             return [Said(scores=row) for row in found.tolist()]
         said: dict[int, Said] = {}
@@ -85,7 +85,7 @@ class TorchSession(Session):
         taken = shown + (self.max_new_tokens if self.model.architecture == "decoder" else 0)
         if most is None or taken + self.reading.max_length <= most:
             return True  # whatever the prompts are, and they need not be read for it
-        return taken + max(map(len, self._tokens(requests)), default=0) <= most
+        return taken + max(map(len, self.tokens(requests)), default=0) <= most
 
     def _prefix(self, before: str) -> list[int]:
         """Tokens of solved examples, without an end token behind them."""
@@ -101,7 +101,7 @@ class TorchSession(Session):
         tokenizer = self.model.tokenizer
         if stop not in self.ends_by_text:  # a look at the whole vocabulary, once
             self.ends_by_text[stop] = tokens_with(stop, tokenizer)
-        texts, prefix = self._tokens(requests), self._prefix(before)
+        texts, prefix = self.tokens(requests), self._prefix(before)
         start, _ = self.reading.frame
         if before and start:  # the solved examples begin with it
             texts = [ids[len(start) :] if ids[: len(start)] == start else ids for ids in texts]
@@ -115,7 +115,7 @@ class TorchSession(Session):
             tell=tell,  # type: ignore[arg-type]
         )
 
-    def _tokens(self, requests: Sequence[Request]) -> list[list[int]]:
+    def tokens(self, requests: Sequence[Request]) -> list[list[int]]:
         """The tokens of each prompt, cut to fit."""
         known = self.remembered if self.remembered is not None else {}
         new = {request.key(): request.prompt for request in requests if request.key() not in known}
