@@ -151,7 +151,7 @@ def chunked_cross_entropy(
                     shares_VS.div_(total).scatter_add_(0, target, torch.full_like(total, smoothing - 1.0))
                     if smoothing:
                         shares_VS.sub_(smoothing / len(shares_VS))
-                    gradients[rows] = (matrix.T @ shares_VS.to(kind)).T
+                    gradients[rows] = shares_VS.to(kind).T @ matrix
             if gradients is not None:
                 ctx.save_for_backward(gradients)
             return losses
