@@ -18,6 +18,7 @@ LORA_SHARE = 0.02  # of the parameters that an adapter of rank 16 trains in the 
 FEW_PER_CLASS = 16  # rows per class below which few-shot methods are compared (SetFit, arXiv 2209.11055, uses 8 and 64)
 FEW = 500  # rows below which a decoder is better adapted than trained whole: our rule of thumb
 PROMPTS_FROM = 1_000_000_000  # parameters from which prompt tuning comes near full tuning (arXiv 2104.08691, figure 1)
+CLEAR = 0.01  # share of a figure by which it must have moved, where no spread is known: our rule of thumb
 GB = 1e9
 
 
@@ -107,7 +108,7 @@ def after(
         values = [figures[metric] for _, figures in checks]
         best = max(range(len(values)), key=lambda n: sign * values[n])
         at, last = checks[best][0], values[-1]
-        if best == len(values) - 1 and sign * (values[-1] - values[-2]) > (deviation or 0.0):
+        if best == len(values) - 1 and sign * (values[-1] - values[-2]) > (deviation or CLEAR * abs(last)):
             found.append(
                 f"Validation {metric} still improved at the last evaluation ({values[-2]:.3g} to {last:.3g} at epoch "
                 f"{checks[-1][0]:g}): train longer than {epochs:g} epochs."
