@@ -81,7 +81,8 @@ class TrainSettings(Settings):
     epochs: float = Field(3, gt=0)
     """Passes over the training split."""
     learning_rate: float | None = Field(None, gt=0)
-    """Peak learning rate; by default what the technique recommends (1e-5 for full, 2e-4 for lora)."""
+    """Peak learning rate; by default what the technique recommends (1e-5 for full, 2e-4 for lora, half
+    of that with dpo)."""
     optimizer: Optimizer = Field(default_factory=lambda: Optimizer.pick("adamw"))
     """How gradients move the weights."""
     batch_size: int = Field(16, ge=1)
