@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ score: {{latency_samples: 0}}
 """
 WRITE = "standardize, table: table.csv, column: messy, target: kind"
 LABEL = "classify, table: table.csv, text: messy, label: kind"
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """New matrices are the same in each test."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +187,8 @@ def test_it_is_opened_as_it_was_trained_and_merged_into_the_same_weights_in_full
     if shape == "gpt2":
         return  # its adapter stands beside a plain linear module, which its base in full precision has not
     plain = load_trained_in_full(tmp_path / "out", place / shape)
-    assert float((said(plain) - said(model)).abs().max()) > 1e-4, "over the full base it would say something else"
+    further = (said(plain) - said(model)).abs().max()
+    assert further > 20 * (said(written) - said(model)).abs().max(), "over the full base it would say something else"
 
 
 def load_trained_in_full(folder: Path, base: Path) -> Model:
