@@ -2,7 +2,8 @@
 
 The system message names a table and its columns, the user says in passing what holds of a column, and the assistant
 answers with one rule as strict JSON. In a third of the conversations the user goes on: adds to the same column, takes
-a number back, or asks the same of another column. Two tables are for the test alone.
+a number back, or asks the same of another column. Two tables are for the test alone. The pairs are the same conversations as
+plain prompts, each with its last answer and a mistaken one, as dpo learns from them.
 
     python examples/make_chats.py [--seed 21] [--out examples]
 """
@@ -345,16 +346,50 @@ def conversations(seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+def mistaken(rule: Rule, shown: list[str], draw: random.Random) -> Rule:
+    """A rule that is not the one that was meant: another column, bound, number or word, or a part left out."""
+    choices: list[Rule] = [rule | {"column": draw.choice([name for name in shown if name != rule["column"]])}]
+    bound = next((key for key in ("min", "max") if key in rule), "")
+    if {"min", "max"} <= rule.keys():
+        choices.append({"column": rule["column"], bound: rule[bound]})
+    elif bound:
+        choices.append({"column": rule["column"], {"min": "max", "max": "min"}[bound]: rule[bound]})
+    if "one_of" in rule:
+        choices.append(rule | {"one_of": rule["one_of"][:-1]})
+    if "length" in rule:
+        choices.append({"column": rule["column"], "max": rule["length"]})
+    if "not_before" in rule:
+        choices.append({"column": rule["not_before"], "not_before": rule["column"]})
+    if "required" in rule or "unique" in rule:
+        choices.append({"column": rule["column"], "unique" if "required" in rule else "required": True})
+    return draw.choice(choices)
+
+
+def pairs(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The rows, each with its last answer and a mistaken one."""
+    draw = random.Random(f"pairs/{seed}")
+    found = []
+    for row in rows:
+        *asked, answer = row["messages"]
+        shown = asked[0]["content"].partition("(")[2].partition(")")[0].split(", ")
+        wrong = json.dumps(mistaken(json.loads(answer["content"]), shown, draw), separators=(",", ":"))
+        told = {name: row[name] for name in ("id", "table", "rule", "turns")}
+        text = "\n".join(message["content"] for message in asked)
+        found.append({**told, "prompt": text, "chosen": answer["content"], "rejected": wrong})
+    return found
+
+
 def main() -> None:
-    """Write the file."""
+    """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     rows = conversations(options.seed)
-    path = options.out / "chats.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    print(f"wrote {path}: {len(rows)} conversations")
+    for name, made in (("chats.jsonl", rows), ("pairs.jsonl", pairs(rows, options.seed))):
+        path = options.out / name
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made), encoding="utf-8")
+        print(f"wrote {path}: {len(made)} conversations")
 
 
 if __name__ == "__main__":

@@ -560,6 +560,29 @@ def export(
 
 
 @app.command()
+def pairs(
+    run: RunName,
+    out: Annotated[Path, typer.Option(help="The table to write, JSON lines.")],
+    base: BaseFolder = None,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write pairs for the technique dpo: for each training row that a run's model gets wrong, the right answer and its own."""
+    from luthier.pairs import write_pairs
+
+    with _screen() as screen:
+        told = write_pairs(_store(store, run, screen), run, out, base)
+    _print(
+        told,
+        as_json,
+        lambda: print(
+            f"wrote {told['written']}: {told['pairs']} pairs of {told['rows']} training rows; {told['right']} were answered "
+            f"right, {told['cut']} answers were cut off and {told['empty']} empty"
+        ),
+    )
+
+
+@app.command()
 def init(
     table: Annotated[Path, typer.Argument(help="Your table, with the answers in it.")],
     out: Annotated[Path | None, typer.Option(help="The recipe to write; by default beside the table.")] = None,

@@ -91,6 +91,10 @@ def fit(
         recompute.blocks(model, settings.gradient_checkpointing),
     ):
         state = begin(model, running, settings, rate, out)
+        if running.looks_before and not state.progress.step:
+            out.say(f"looking at {len(examples):,} training examples before the first step")
+            with models.autocast(model):
+                running.before(examples, lambda batch, needs: objective.outputs(model, batch, needs))
         progress, pace = state.progress, Pace(out, state.progress.step, total)
         steps: list[Step] = []
         losses: list[float] = []  # for `rise` alone, which is not resumed
@@ -169,6 +173,7 @@ def gradients(
     for batch in micro_batches:
         with models.autocast(model):
             outputs = objective.outputs(model, batch, running.needs)
+            outputs.again = lambda other, needs, batch=batch: objective.outputs(other, batch, needs)
             losses_B = running.losses(batch, objective.loss(outputs, batch), outputs) / covered
         running.backward(losses_B)
         total += losses_B.detach().sum()

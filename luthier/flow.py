@@ -36,6 +36,7 @@ from luthier.stages.predict import Predict, predict
 from luthier.stages.prepare import Fold, Prepare, prepare
 from luthier.stages.score import Score, score
 from luthier.stages.spread import Repeats, spread
+from luthier.stages.teach import Teach, teach
 from luthier.stages.train import Beside, Evaluation, RangeTest, Train, range_test, train
 from luthier.store import Artifact, Listener, Store, digest
 from luthier.techniques.ewc import Ewc
@@ -78,6 +79,7 @@ class Ready:
     opened: RecipeFile  # the recipe of this task alone
     made: Artifact
     examples: Artifact  # with hints, where the task shows them
+    learned: Artifact  # with a teacher's answers in training, where one gives them; else the same
     encoded: Artifact
 
 
@@ -218,9 +220,10 @@ def ready(opened: RecipeFile, store: Store, base: Artifact, fold: Fold | None = 
     made = prepared(opened, store, fold)
     check_groups(recipe, PreparedFacts(**made.facts))
     examples = hinted(recipe, store, made)
-    encoded = encode_for(recipe, store, examples, base)
+    lessons = taught(opened, store, examples)
+    encoded = encode_for(recipe, store, lessons, base)
     check_answers_fit(recipe, encoded, store.listener)
-    return Ready(opened, made, examples, encoded)
+    return Ready(opened, made, examples, lessons, encoded)
 
 
 def judged(
@@ -248,6 +251,7 @@ def judged(
         "base": base,
         **({"prepared": task.made} if task.made is not examples else {}),
         "examples": examples,
+        **({"taught": task.learned} if task.learned is not examples else {}),
         "encoded": task.encoded,
         "model": model,
         "tuned": found.tuned,
@@ -363,6 +367,29 @@ def hinted(recipe: Recipe, store: Store, examples: Artifact) -> Artifact:
     return store.do(hint, Hint(sources=recipe.hints(), task=recipe.task.form(), seed=recipe.seed), examples=examples)
 
 
+def taught(opened: RecipeFile, store: Store, examples: Artifact) -> Artifact:
+    """The examples that are learned from: those of a teacher's answers, where a technique asks for them."""
+    recipe = opened.recipe
+    for place, technique in enumerate(recipe.train.techniques):
+        if technique.learns_answers():
+            config = Teach(
+                task=recipe.task.form(),
+                computing=Computing(
+                    engine=recipe.predict.engine, device=recipe.device, precision=recipe.train.precision
+                ),
+                max_length=recipe.encode.max_length,
+                control_tokens=recipe.encode.control_tokens,
+            )
+            return store.do(teach, config, examples=examples, **inputs_of(opened, store, place))
+    return examples
+
+
+def inputs_of(opened: RecipeFile, store: Store, place: int) -> dict[str, Artifact]:
+    """The files and folders that a technique names, by setting; they enter by their bytes."""
+    paths = opened.recipe.train.techniques[place].paths()
+    return {name: store.take(opened.path(path, f"train.techniques[{place}].{name}")) for name, path in paths.items()}
+
+
 def check_answers_fit(recipe: Recipe, encoded: Artifact, listener: Listener) -> None:
     """UserError, before any training, where a prompt and its answer may go beyond what the base can read. Told: how many
     answers are longer than the engine may write."""
@@ -405,9 +432,9 @@ def training(
     the encoded examples of further tasks, by name."""
     recipe = opened.recipe
     inputs = {
-        f"{technique.kind}.{name}": store.take(opened.path(path, f"train.techniques[{n}].{name}"))
+        f"{technique.kind}.{name}": artifact
         for n, technique in enumerate(recipe.train.techniques)
-        for name, path in technique.paths().items()
+        for name, artifact in inputs_of(opened, store, n).items()
     }
     further = {name: Beside(name=name, weight=recipe.tasks[name].weight) for name in beside}
     further = {

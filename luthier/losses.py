@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from luthier.model import HeadKind, Model
 
 CHUNK = 128  # rows of logits held at a time
-Needs = Literal["losses", "logits"]  # what a forward pass must leave for those who wrap the losses
+Needs = Literal["losses", "logits", "hidden"]  # what a forward pass must leave for those who wrap the losses
 
 
 @dataclass(slots=True)
@@ -27,6 +27,9 @@ class Outputs:
     wanted: torch.Tensor | None = None  # (S,) tokens that should have been written
     rows: torch.Tensor | None = None  # (S,) number of the example in the batch
     smoothing: float = 0.0  # label smoothing that these losses have, or that those of these logits shall have
+    hidden: torch.Tensor | None = None  # (S, D) that the head reads, or (B, D), means over texts; where they are needed
+    log_probs: torch.Tensor | None = None  # (B, 2) nats, of the two answers of each example that has two
+    again: Callable[[Model, Needs], Outputs] | None = None  # the same examples by another model
 
 
 def smoothing(model: Model) -> float:
@@ -47,6 +50,8 @@ def at_positions(
 
     head = model.bare.get_output_embeddings()
     kind = head_kind(model)
+    if needs == "hidden":
+        return with_hidden(model, positions_S, wanted_S, rows_S, **inputs)
     if kind == "whole":
         logits = model.forward(**inputs, use_cache=False).logits
         return Outputs(
@@ -60,6 +65,34 @@ def at_positions(
     with head_replaced(head, at(head, positions_S)):
         logits_SV = model.forward(**inputs, use_cache=False).logits[0].float()
     return Outputs(None, logits_SV, wanted_S, rows_S, smoothing(model))
+
+
+def with_hidden(
+    model: Model, positions_S: torch.Tensor, wanted_S: torch.Tensor, rows_S: torch.Tensor, **inputs: Any
+) -> Outputs:
+    """Logits as `at_positions` has them, with the hidden states (S, D) that the head reads."""
+    head = model.bare.get_output_embeddings()
+    seen: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, read: seen.append(read[0]))
+    try:
+        found = at_positions(model, positions_S, wanted_S, rows_S, "logits", **inputs)
+    finally:
+        hook.remove()
+    hidden = seen[-1].reshape(-1, seen[-1].shape[-1])
+    found.hidden = hidden[positions_S].float()
+    return found
+
+
+def token_losses(outputs: Outputs) -> torch.Tensor:
+    """Cross-entropy (S,) in nats of the tokens that should have been written, smoothed as the outputs say, from
+    whichever of the two was kept."""
+    import torch
+
+    if outputs.losses is not None:
+        return outputs.losses
+    return torch.nn.functional.cross_entropy(
+        outputs.logits, outputs.wanted, reduction="none", label_smoothing=outputs.smoothing
+    )
 
 
 def at(head: nn.Module, positions_S: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -66,6 +66,7 @@ class Model:
     own_tokenizer: bool = False  # whether the tokenizer's steps are not those that its class would build
     ends: tuple[int, ...] = ()  # tokens that end what a trained model writes; none are known of an untuned one
     label_smoothing: float = 0.0  # share of what is wanted that losses spread over all tokens or labels, in training
+    quantization: dict[str, Any] | None = None  # how the base is held in 4 bits, where it is
     notes: list[str] = field(default_factory=list)  # what is worth telling of how it was loaded
     others: dict[str, Model] = field(default_factory=dict)  # task -> the same body under that task's head
 
@@ -187,12 +188,18 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     seed: int = 0,
+    quantization: Mapping[str, Any] | None = None,
+    dequantized: bool = False,
 ) -> Model:
-    """A model folder, or an adapter folder over `base`, under `head`; a new classification head is drawn from `seed`."""
+    """A model folder, or an adapter folder over `base`, under `head`; a new classification head is drawn from `seed`.
+
+    `quantization`: how the weights are held in 4 bits, as `quantized.quantize` takes it; `dequantized` holds these very
+    weights in full precision.
+    """
     import torch
     import transformers
 
-    from luthier import suitability
+    from luthier import quantized, suitability
 
     is_adapter = (folder / "adapter_config.json").exists()
     weights = base if is_adapter else folder
@@ -230,20 +237,25 @@ def load(
         if not head.writes:
             for config in (bare.config, bare.config.get_text_config()):
                 config.pad_token_id = tokenizer.pad_token_id
+        place = device_for(device)
+        chosen = precision_for(precision, place)
+        if quantization:
+            notes.append(quantized.quantize(bare.to(place), quantization, chosen))
+            if dequantized:
+                quantized.dequantize(bare)
         forward = bare
         if is_adapter:
             from peft import PeftModel
 
             forward = PeftModel.from_pretrained(bare, str(folder))
-    place = device_for(device)
     forward = forward.to(place).eval()
     packed = packs(bare.config.model_type, architecture, head)
     if packed and architecture == "encoder":
         from luthier.packed_rows import teach
 
         teach(bare)
-    chosen = precision_for(precision, place)
     model = Model(bare, forward, tokenizer, architecture, head, place, chosen, packed, drawn, notes=notes)
+    model.quantization = dict(quantization) if quantization else None
     suitability.settle_precision(model)
     return model
 
@@ -276,11 +288,22 @@ def own_parameters(other: Model) -> Iterator[tuple[str, nn.Parameter]]:
     yield from ((name, each) for name, each in other.bare.named_parameters() if not name.startswith(body))
 
 
-def load_trained(folder: Path, base: Path | None, *, device: str = "auto", precision: str = "auto") -> Model:
-    """What the stage train wrote: a whole model, or an adapter over `base`; its head is told by its model.json."""
+def load_trained(
+    folder: Path, base: Path | None, *, device: str = "auto", precision: str = "auto", dequantized: bool = False
+) -> Model:
+    """What the stage train wrote: a whole model, or an adapter over `base`; its head is told by its model.json, and whether
+    the base is held in 4 bits. `dequantized` holds these very weights in full precision."""
     told = about(folder)
     head = Head(told["auto"], tuple(told["labels"]), told["problem"])
-    model = load(folder, head, base=base, device=device, precision=precision)
+    model = load(
+        folder,
+        head,
+        base=base,
+        device=device,
+        precision=precision,
+        quantization=told.get("quantization"),  # models of earlier versions have none
+        dequantized=dequantized,
+    )
     model.control_tokens, model.ends = told["control_tokens"], tuple(told["ends"])
     if head.writes:  # an adapter's folder has settings of its own, which are not the base's
         from transformers import GenerationConfig
@@ -376,6 +399,7 @@ def tell(model: Model, folder: Path, *, base_name: str, extra: dict[str, Any]) -
         "ends": list(model.ends),
         "said": said(model),
         "base": base_name,
+        **({"quantization": model.quantization} if model.quantization else {}),
         **extra,
     }
     (folder / ABOUT).write_text(json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

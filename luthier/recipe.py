@@ -21,7 +21,7 @@ from luthier.readers import Reader
 from luthier.schedules import Schedule
 from luthier.splits import Split
 from luthier.tasks import Name, Task
-from luthier.techniques import Technique, conflicts
+from luthier.techniques import Technique, conflicts, misfits
 
 FORMER = "former"  # what the task of a former run is called beside others
 
@@ -81,7 +81,8 @@ class TrainSettings(Settings):
     epochs: float = Field(3, gt=0)
     """Passes over the training split."""
     learning_rate: float | None = Field(None, gt=0)
-    """Peak learning rate; by default what the technique recommends (1e-5 for full, 2e-4 for lora)."""
+    """Peak learning rate; by default what the technique recommends (1e-5 for full, 2e-4 for lora, half
+    of that with dpo)."""
     optimizer: Optimizer = Field(default_factory=lambda: Optimizer.pick("adamw"))
     """How gradients move the weights."""
     batch_size: int = Field(16, ge=1)
@@ -255,7 +256,7 @@ class Recipe(Settings):
             alone = self.alone(name) if name else self
             found = [*alone._named_twice(), *alone._unfit_metrics(), *alone._unfit_checks(self._checks_of(name))]
             found += [*alone._unfit_baselines(), *alone._unfit_hints(), *alone._unfit_stop()]
-            found += alone._unfit_training()
+            found += [*alone._unfit_training(), *alone._unfit_techniques()]
             own = self.tasks[name].model_fields_set if name else set()
             for problem in found:
                 inside = name and (problem.partition(".")[0] in own or problem.startswith("task."))
@@ -291,6 +292,9 @@ class Recipe(Settings):
         for name in self.tasks:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name) or name == FORMER:
                 yield f"tasks: '{name}' cannot name a task; write letters, digits, dash and underscore, and not '{FORMER}'"
+        for index, technique in enumerate(self.train.techniques):
+            if technique.one_task:
+                yield f"train.techniques[{index}]: {technique.kind} does not learn several tasks: {technique.one_task}"
         for index, check in enumerate(self.gate.checks):
             if check.task and check.task not in self.tasks:
                 yield f"gate.checks[{index}].task: {unknown('task called', check.task, self.tasks)}"
@@ -350,6 +354,13 @@ class Recipe(Settings):
                     f"it answers with {' or '.join(baseline.answers)}"
                 )
 
+    def _unfit_techniques(self) -> Iterator[str]:
+        objective = self.task.learned_by()
+        yield from (f"train.techniques{each}" for each in misfits(self.train.techniques, objective))
+        needed = find("objectives", objective).learned_with  # type: ignore[attr-defined]
+        if needed and all(technique.kind != needed for technique in self.train.techniques):
+            yield f"train.techniques: answers that are better or worse are learned from by the technique {needed}; add it"
+
     def _unfit_hints(self) -> Iterator[str]:
         kinds: list[str] = []
         for block in self.task.hinted_by():
@@ -367,7 +378,7 @@ class Recipe(Settings):
             kinds.append(source.kind)
 
     def _unfit_training(self) -> Iterator[str]:
-        if self.train.label_smoothing and not find("objectives", self.task.objective).smooths:  # type: ignore[attr-defined]
+        if self.train.label_smoothing and not find("objectives", self.task.learned_by()).smooths:  # type: ignore[attr-defined]
             yield f"train.label_smoothing: what {self.task.kind} learns is no choice among tokens or labels to smooth"
 
     def hints(self) -> list[Baseline]:

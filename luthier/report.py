@@ -83,9 +83,10 @@ def templates(*, html: bool) -> Environment:
 
 
 def units(facts: RunFacts) -> dict[str, str]:
-    """The unit of each metric, and of the loss."""
+    """The unit of each metric, and of the loss; what an objective tells of validation beside it are shares."""
     tuned = facts.scores.systems[TUNED].metrics
-    return {"loss": "nats", **{name: found.unit for name, found in tuned.items()}}
+    told = {name: "share" for entry in facts.history for name in entry.get("validation", {})}
+    return {**told, "loss": "nats", **{name: found.unit for name, found in tuned.items()}}
 
 
 def next_steps(facts: RunFacts) -> list[str]:

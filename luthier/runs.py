@@ -37,13 +37,14 @@ from luthier.facts import (
     TrainedFacts,
 )
 from luthier.form import Form
-from luthier.model import limit_answers, load_tokenizer
+from luthier.model import Model, limit_answers, load_tokenizer
 from luthier.readers import Table
 from luthier.recipe import Recipe
 from luthier.recipe_file import RecipeFile, loads
 from luthier.seams import Prediction, Verdict
 from luthier.stages.fetch import fetched
 from luthier.store import TIMINGS, Artifact, Store, digest, disk_told, visible_files
+from luthier.suitability import tried
 from luthier.tables import FORMATS, refuse_existing, writable
 from luthier.tasks import TABLE
 
@@ -307,7 +308,7 @@ def gathered(opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact]
         base=base_facts(recipe, artifacts["base"], trained),
         recipe=opened.text,
         next=next_command(opened, store, name),
-        prepared=PreparedFacts(**examples.facts),
+        prepared=PreparedFacts(**artifacts.get("taught", examples).facts),
         encoded=EncodedFacts(**encoded.facts),
         previews=[Preview(**json.loads(line)) for line in _lines(encoded.path / "previews.jsonl")],
         quarantine=[json.loads(line) for line in _lines(examples.path / "quarantine.jsonl")[:SHOWN]],
@@ -515,7 +516,11 @@ def export(store: Store, name: str, form: str, precision: str, target: Path, bas
             shutil.copytree(source, partial)
         else:
             standing_on = base_for(store, entry, base) if adapted(trained) else None
-            model = models.load_trained(source, standing_on, device="cpu", precision="float32")
+            model = models.load_trained(source, standing_on, device="cpu", precision="float32", dequantized=True)
+            if model.quantization:
+                store.listener.say(
+                    written_out(model, models.load_trained(source, standing_on, device="cpu", precision="float32"))
+                )
             whole = models.merged(model).to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
             partial.mkdir(parents=True)
             with models.quiet():
@@ -534,6 +539,16 @@ def export(store: Store, name: str, form: str, precision: str, target: Path, bas
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def written_out(whole: Model, held: Model) -> str:
+    """How the logits of a model whose 4-bit base is written out in full differ from those of the one that was scored."""
+    said, scored = (tried(model).float() for model in (whole, held))
+    apart, size = float((said - scored).abs().max()), float(scored.abs().max())
+    return (
+        f"the base was held in 4 bits while it was trained on: the folder has these very weights written out in full; on two "
+        f"tokens its logits differ by {apart:.2g} at most (the largest is {size:.2g})"
+    )
 
 
 def predictions_of(artifact: Artifact) -> Iterator[Prediction]:

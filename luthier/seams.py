@@ -152,6 +152,13 @@ def answer_json(answer: Answer) -> dict[str, Any]:
     return {item.name: getattr(answer, item.name) for item in fields(answer)}
 
 
+def judged_by(answer: Answer | None) -> Answer | None:
+    """What an answer is compared with: the target itself, of two answers the better one; nothing where none is known."""
+    if isinstance(answer, Preference):
+        return Text(answer.chosen) if answer.chosen else None
+    return answer
+
+
 def names_in(answer: Answer | None) -> tuple[str, ...]:
     """The classes that an answer names: what a classification head must know."""
     if isinstance(answer, Label):
@@ -274,7 +281,7 @@ def prediction(example: Example, answered: Answered) -> Prediction:
         output=answered.output,
         confidence=round(answered.confidence, 6),
         candidates=[(answer, round(score, 6)) for answer, score in answered.candidates],
-        target=example.target,
+        target=judged_by(example.target),
         slices=dict(example.slices),
         weight=example.weight,
         entity=example.entity,

@@ -110,6 +110,17 @@ def test_the_committed_conversations_are_what_the_seed_makes(chatter: ModuleType
     assert chatter.conversations(22) != chats()
 
 
+def test_the_committed_pairs_are_those_conversations_each_with_a_mistaken_rule(chatter: ModuleType) -> None:
+    with (EXAMPLES / "pairs.jsonl").open(encoding="utf-8") as file:
+        pairs = [json.loads(line) for line in file]
+    assert pairs == chatter.pairs(chats(), 21)
+    for row, pair in zip(chats(), pairs, strict=True):
+        assert [*pair["prompt"].split("\n"), pair["chosen"]] == [message["content"] for message in row["messages"]]
+        wrong, right = json.loads(pair["rejected"]), json.loads(pair["chosen"])
+        assert wrong != right
+        assert "column" in wrong
+
+
 def test_every_rule_is_json_about_columns_that_the_system_message_names_and_what_was_said() -> None:
     for row in chats():
         system, *turns = row["messages"]

@@ -18,7 +18,7 @@ from luthier.metrics import Metric
 from luthier.model import Head, Model, load, writing_head
 from luthier.readers import Table
 from luthier.readers.csv import Csv
-from luthier.seams import Example, Label, Prediction, Text
+from luthier.seams import Example, Label, Prediction, Preference, Text
 from luthier.store import Artifact
 from luthier.tasks import Task
 from luthier.testing import FAMILY_BEHAVIOUR, Case, behaves, conforms
@@ -49,9 +49,14 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("techniques", "ewc"): {},
     ("techniques", "replay"): {},
     ("techniques", "discriminative"): {},
+    ("objectives", "preference"): {},
+    ("objectives", "vote"): {},
     ("techniques", "full"): {},
     ("techniques", "gradual"): {},
     ("techniques", "freeze"): {"layers": 1},
+    ("techniques", "distil"): {"teacher": "{llama}", "hidden": 0.5},
+    ("techniques", "dpo"): {"beta": 0.2},
+    ("techniques", "quantized_base"): {"type": "fp4"},
     ("techniques", "lora"): {"rank": 2},
     ("optimizers", "adafactor"): {},
     ("optimizers", "adam8bit"): {},
@@ -111,12 +116,17 @@ def case_for(family: str, name: str, place: Path) -> Case:
             Example(f"again {n}", e.task, e.input, e.target, split="train", origin=e.origin)
             for n, e in enumerate(examples[:9])
         ]
+    if name in ("preference", "vote"):
+        for number, example in enumerate(examples):
+            good, bad = str(example.target), f"{number}?"
+            example.target = Preference(good, bad) if name == "preference" else Preference(good, "")
     labels = ("A", "B") if classifies else ()
     shape = "bert" if classifies else "llama"
 
     def model() -> Model:
         head = Head("AutoModelForSequenceClassification", labels) if labels else writing_head("decoder")
-        return load(place / shape, head, device="cpu", precision="float32")
+        held = {"quantization": {"type": "fp4", "double": True}} if name == "quantized_base" else {}
+        return load(place / shape, head, device="cpu", precision="float32", **held)
 
     wrong = Label("A") if classifies else Text("no")
     return Case(
@@ -130,7 +140,9 @@ def case_for(family: str, name: str, place: Path) -> Case:
         ],
         wrong=[Prediction(e.id, e.task, wrong, 0.9, target=e.target, slices=e.slices) for e in examples],
         model=model,
-        inputs=partial(fisher_of, place) if name == "ewc" else {},
+        inputs=partial(fisher_of, place)
+        if name == "ewc"
+        else {"teacher": Artifact(place / shape, "teacher", "teacher", {})},
         session=lambda: TorchSession(model(), 64, 4, 8),
         metrics={"exact_match": Metric.pick("exact_match")},
         measurements={"latency_ms": {"samples": [float(n) for n in range(100)]}},

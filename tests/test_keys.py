@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import tiny
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from luthier import flow
 from luthier.baselines import Baseline
@@ -67,6 +69,11 @@ base: {kind: folder, path: llama}
 prepare: {split: {kind: random, validation: 12, test: 20}}
 encode: {max_length: 64}
 """
+TRAINED = GENERATE + "train: {precision: float32, epochs: 1, learning_rate: 1e-3, techniques: [full, {kind: dpo}]}\n"
+PAIRS = TRAINED.replace("pairs.jsonl", "pairs.jsonl, rejected_column: answer")
+VOTES = TRAINED.replace("pairs.jsonl", "pairs.jsonl, good_column: good").replace("dpo}", "dpo, loss: kto}")
+DISTIL = STANDARDIZE.replace("[full]", "[full, {kind: distil, teacher: llama}]").replace("epochs: 2", "epochs: 1")
+HELD = STANDARDIZE.replace("[full]", "[quantized_base, lora]")
 GIVEN = STANDARDIZE.replace("{kind: random, validation: 12, test: 20}", "{kind: given, column: part}")
 FILES = STANDARDIZE.replace("{kind: random, validation: 12, test: 20}", "{kind: given, test: other.csv}")
 GROUPED = STANDARDIZE.replace("{kind: random, validation: 12, test: 20}", "{kind: grouped, by: owner}")
@@ -86,6 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("keys")
     for shape in ("llama", "gemma3", "bert"):
         tiny.build(root / shape, shape)
+    perturbed(root / "llama", root / "other")
     draw = random.Random(0)
     rows = []
     for n in range(120):
@@ -112,12 +120,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(60):
             talk = [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}]
             record = {"prompt": f"p{n}", "completion": f"c{n}", "ask": f"q{n}", "answer": f"a{n}"}
+            record |= {"worse": f"w{n}", "good": n % 3 > 0, "bad": n % 3 == 0}
             file.write(json.dumps(record | ({} if n < 40 else {"other": talk})) + "\n")
     with (root / "talks.jsonl").open("w") as file:
         for n in range(60):
             talk = [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}!"}]
             file.write(json.dumps({"messages": talk, "talk": [talk[0], {"role": "assistant", "content": "no"}]}) + "\n")
     return root
+
+
+def perturbed(folder: Path, out: Path) -> None:
+    """A model that reads the same and says something else."""
+    shutil.copytree(folder, out)
+    weights = load_file(out / "model.safetensors")
+    save_file({name: tensor + 0.05 for name, tensor in weights.items()}, out / "model.safetensors", {"format": "pt"})
 
 
 def write(path: Path, rows: list[Any]) -> None:
@@ -165,6 +181,13 @@ def after(stage: str) -> Callable[[Path, str, str], Any]:
             return problem.sentence()
 
     return outcome
+
+
+def teachers(place: Path, text: str, change: str) -> dict[str, str]:
+    """The contents of what a training is given beside its tokens and its base."""
+    opened = loads(text, folder=place, changes=[change] if change else [])
+    found = flow.inputs_of(opened, flow.store_for(opened), 1)
+    return {name: artifact.content for name, artifact in found.items()}
 
 
 prepare, encode, train, predict, whole = map(after, ("prepare", "encode", "train", "predict", "run"))
@@ -459,6 +482,8 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "tasks.generate.input_column": (prepare, GENERATE, "task.input_column=ask"),
     "tasks.generate.completion_column": (prepare, GENERATE, "task.completion_column=answer"),
     "tasks.generate.messages_column": (prepare, CHAT, "task.messages_column=talk"),
+    "tasks.generate.rejected_column": (prepare, PAIRS, "task.rejected_column=worse"),
+    "tasks.generate.good_column": (prepare, VOTES, "task.good_column=bad"),
     "tasks.generate.chat_template": (
         encode,
         CHAT,
@@ -524,6 +549,20 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
         STANDARDIZE.replace("[full]", "[freeze, full]"),
         "train.techniques=[{kind: freeze, patterns: ['*mlp*']}, full]",
     ),
+    "techniques.distil.teacher": (train, DISTIL, "train.techniques[1].teacher=other"),
+    # a teacher that is no adapter has no need of its base, but its bytes are among what is trained from
+    "techniques.distil.teacher_base": (teachers, DISTIL, "train.techniques[1].teacher_base=other"),
+    "techniques.distil.temperature": (train, DISTIL, "train.techniques[1].temperature=5"),
+    "techniques.distil.share": (train, DISTIL, "train.techniques[1].share=0.9"),
+    "techniques.distil.hidden": (train, DISTIL, "train.techniques[1].hidden=2"),
+    "techniques.distil.layers": (train, DISTIL, "train.techniques[1].layers=[1]"),
+    "techniques.distil.sequence": (whole, DISTIL, "train.techniques[1].sequence=true"),
+    "techniques.dpo.loss": (train, PAIRS, "train.techniques[1].loss=ipo"),
+    "techniques.dpo.beta": (train, PAIRS, "train.techniques[1].beta=1"),
+    "techniques.dpo.label_smoothing": (train, PAIRS, "train.techniques[1].label_smoothing=0.2"),
+    "techniques.dpo.bad_weight": (train, VOTES, "train.techniques[1].bad_weight=3"),
+    "techniques.quantized_base.type": (train, HELD, "train.techniques[0].type=fp4"),
+    "techniques.quantized_base.double": (train, HELD, "train.techniques[0].double=false"),
     "engines.torch.batch_size": (batches, STANDARDIZE, "predict.engine.batch_size=7"),
     "engines.torch.max_new_tokens": (predict, UNTRAINED, "predict.engine.max_new_tokens=1"),
     "baselines.untuned.shots": (requests, '{"kind": "untuned"}', '{"kind": "untuned", "shots": 2}'),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.baselines import Baseline
-from luthier.seams import Answer, Answered, Example, answer_from, answer_json
+from luthier.seams import Answer, Answered, Example, answer_from, answer_json, judged_by
 
 
 class Majority(Baseline):
@@ -16,8 +16,8 @@ class Majority(Baseline):
     def fit(self, train: Sequence[Example], task: Any) -> dict[str, Any]:
         counts: dict[str, Counter[Answer]] = {}
         for example in train:
-            if example.target is not None:
-                counts.setdefault(column_of(example), Counter())[example.target] += 1
+            if (answer := judged_by(example.target)) is not None:
+                counts.setdefault(column_of(example), Counter())[answer] += 1
         if not counts:
             return {}  # nothing was learned, so nothing is said
         columns = {column: commonest(answers) for column, answers in counts.items()}

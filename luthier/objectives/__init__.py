@@ -35,6 +35,7 @@ class Objective(Choice):
     family: ClassVar[str] = "objectives"
     faults: ClassVar[dict[str, Fault]] = {}
     smooths: ClassVar[bool] = False  # whether its losses follow the label smoothing that outputs name
+    learned_with: ClassVar[str] = ""  # the technique that makes its losses what they are to be, where it needs one
 
     def head(self, architecture: str, labels: Sequence[str]) -> Head:
         """The Hugging Face class that a model of this architecture gets, with the names of its outputs."""
@@ -64,6 +65,10 @@ class Objective(Choice):
     def loss(self, outputs: Outputs, batch: Sequence[Encoded]) -> torch.Tensor:
         """Per-example sums of losses (B,) in nats, each times its example's weight."""
         raise NotImplementedError
+
+    def figures(self, outputs: Outputs, batch: Sequence[Encoded]) -> dict[str, tuple[float, float]]:
+        """Further figures of validation by name, each as a sum and what it is divided by."""
+        return {}
 
     def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:
         """What an engine said, as an Answer with confidence and candidates."""

@@ -19,7 +19,7 @@ from luthier.encoding import (
     told_where,
     written_prompts,
 )
-from luthier.losses import Needs, Outputs, at_positions, per_example
+from luthier.losses import Needs, Outputs, at_positions, per_example, token_losses
 from luthier.model import Head, decoder_start, padded, writing_head
 from luthier.objectives import Fault, Objective
 from luthier.seams import Answered, Example, place
@@ -153,14 +153,7 @@ class Causal(Objective):
         )  # the token before writes this one
 
     def loss(self, outputs: Outputs, batch: Sequence[Encoded]) -> torch.Tensor:
-        import torch
-
-        losses_S = outputs.losses
-        if losses_S is None:
-            losses_S = torch.nn.functional.cross_entropy(
-                outputs.logits, outputs.wanted, reduction="none", label_smoothing=outputs.smoothing
-            )
-        return per_example(losses_S, outputs.rows, [example.weight for example in batch])
+        return per_example(token_losses(outputs), outputs.rows, [example.weight for example in batch])
 
     def decode(self, said: Said, example: Example, task: Task, labels: Sequence[str]) -> Answered:
         answer = task.parse(said.text, example)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from luthier.batching import Encoded
 from luthier.encoding import Reading, read_whole
 from luthier.losses import Needs, Outputs, smoothing
-from luthier.model import Head, head_replaced, scored
+from luthier.model import Head, head_replaced, reads_padding, scored
 from luthier.objectives import Objective
 from luthier.seams import Answered, Example, Label
 
@@ -40,7 +40,10 @@ class Classify(Objective):
         ]
 
     def outputs(self, model: Model, batch: Sequence[Encoded], needs: Needs) -> Outputs:
-        return Outputs(logits=class_logits(model, [example.ids for example in batch]), smoothing=smoothing(model))
+        texts = [example.ids for example in batch]
+        if needs == "hidden":
+            return with_hidden(model, texts)
+        return Outputs(logits=class_logits(model, texts), smoothing=smoothing(model))
 
     def loss(self, outputs: Outputs, batch: Sequence[Encoded]) -> torch.Tensor:
         import torch
@@ -68,6 +71,30 @@ def class_logits(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
     if model.packed and model.architecture == "encoder":
         return packed_logits(model, texts)
     return scored(model, texts)
+
+
+def with_hidden(model: Model, texts: Sequence[Sequence[int]]) -> Outputs:
+    """Logits (B, C), with the mean over each text's own tokens of the last hidden states of the body (B, D).
+
+    For models that read no padding: all texts are computed in one batch.
+    """
+    import torch
+
+    seen: list[torch.Tensor] = []
+    reads_padding(model)  # is shown once, by passes of its own
+    hook = model.bare.base_model.register_forward_hook(lambda body, read, left: seen.append(left[0]))
+    try:
+        logits = class_logits(model, texts)
+    finally:
+        hook.remove()
+    (hidden_BTD,) = seen
+    if len(hidden_BTD) == len(texts):
+        means = [row[: len(text)].mean(0) for row, text in zip(hidden_BTD, texts, strict=True)]
+    else:  # end to end, with some padding behind
+        lengths = [len(text) for text in texts]
+        parts = hidden_BTD[0].split([*lengths, hidden_BTD.shape[1] - sum(lengths)])
+        means = [part.mean(0) for part in parts[: len(texts)]]
+    return Outputs(logits=logits, smoothing=smoothing(model), hidden=torch.stack(means).float())
 
 
 def packed_logits(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:

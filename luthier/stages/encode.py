@@ -46,7 +46,7 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
     """Token arrays `train` and `validation`, the validation Examples as `asked`, `previews.jsonl` and `form.json`."""
     task, settings = config.task, config.settings
     prepared = PreparedFacts(**examples.facts)
-    objective = Objective.pick(task.objective)
+    objective = Objective.pick(task.learned_by())
     architecture = architecture_of(base.path)
     head = objective.head(architecture, prepared.label_names)
     suitability.check_kind(base.path, head)

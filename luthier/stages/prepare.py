@@ -6,7 +6,8 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from luthier.errors import UserError
 from luthier.facts import FlowStep, PreparedFacts
 from luthier.looks import look_alike, unconfused
 from luthier.noting import NAMED, Aside, Notes, check_reading, columns_of, note, of_reading, opened, sources
-from luthier.preparers import Preparer
 from luthier.recipe import PrepareSettings
 from luthier.seams import Dropped, Example
 from luthier.splits._folds import folded
@@ -24,6 +24,7 @@ from luthier.store import Artifact, Out, stage
 from luthier.tasks import TABLE, Task
 
 SPLITS = ("train", "validation", "test")
+Apply = Callable[[Iterable[Example]], Iterator[Example | Dropped]]
 MANY = 0.2  # share of the examples above which their loss is worth a warning
 
 
@@ -95,11 +96,15 @@ def prepare(config: Prepare, out: Out, **inputs: Artifact) -> dict[str, Any]:
             made=notes.n_made,
         ),
     ]
+    if task.partly_comparable():
+        compared, file_ = partial(comparable, task), out.checkpoints / "comparable.jsonl"
+        draft, done = stepped("with a right answer", compared, draft, file_)
+        flow.append(done)
     n_blank, n_respelled, relabelled = len(notes.blank), notes.n_respelled, notes.relabelled.total()
     del notes
     for number, step in enumerate(settings.steps, start=1):
         with out.timed(step.kind):
-            draft, done = stepped(step, draft, out.checkpoints / f"{number}.jsonl")
+            draft, done = stepped(step.kind, step.apply, draft, out.checkpoints / f"{number}.jsonl")
         flow.append(done)
     look = Look()
     with out.timed("write"):
@@ -173,13 +178,22 @@ class Draft:
                     yield text.rstrip("\n")
 
 
-def stepped(step: Preparer, draft: Draft, path: Path) -> tuple[Draft, FlowStep]:
+def comparable(task: Task, examples: Iterable[Example]) -> Iterator[Example | Dropped]:
+    """Outside training, the examples with whose targets an answer can be compared."""
+    for example in examples:
+        if example.split == "train" or task.comparable(example):
+            yield example
+        else:
+            yield Dropped("no right answer to compare with", int(example.origin["row"]), "")
+
+
+def stepped(name: str, apply: Apply, draft: Draft, path: Path) -> tuple[Draft, FlowStep]:
     """The examples that one step leaves, and what became of those that came."""
     fates: Counter[str] = Counter()
     splits: list[str] = []
     n_new = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for found in step.apply(draft):
+        for found in apply(draft):
             if isinstance(found, Dropped):
                 fates[found.rule] += 1
                 continue
@@ -188,7 +202,7 @@ def stepped(step: Preparer, draft: Draft, path: Path) -> tuple[Draft, FlowStep]:
             file.write(seams.line(found) + "\n")
     arrived = len(draft.splits)
     made = {"made": arrived + n_new} if n_new else {}
-    done = FlowStep(step=step.kind, arrived=arrived + n_new, kept=len(splits), fates=counted(fates), **made)
+    done = FlowStep(step=name, arrived=arrived + n_new, kept=len(splits), fates=counted(fates), **made)
     draft.path.unlink()
     return Draft(path, splits), done
 

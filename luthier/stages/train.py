@@ -25,6 +25,7 @@ from luthier.metrics import Metric
 from luthier.mixing import Mixture, Part, Sample, Several, mean_over
 from luthier.model import Model
 from luthier.objectives import Objective
+from luthier.quantized import n_weights
 from luthier.recipe import TrainSettings
 from luthier.resample import value
 from luthier.rising import Rise
@@ -136,7 +137,7 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
     return TrainedFacts(
         trainable_parameters=sum(parameter.numel() for parameter in model.trainable().values()),
         base_parameters=lesson.base_parameters,
-        parameters=sum(parameter.numel() for _, parameter in model.named_parameters()),
+        parameters=n_weights(parameter for _, parameter in model.named_parameters()),
         steps=progress.step,
         epochs=last["epoch"],
         stopped=progress.stopped,
@@ -228,7 +229,10 @@ def set_up(config: Train, out: Out, encoded: Artifact, base: Artifact, inputs: M
     settings = config.settings
     form = Form.read(encoded.path)
     objective = form.objective
-    model = models.load(base.path, form.head(), device=config.device, precision=settings.precision, seed=config.seed)
+    held = {name: how for technique in settings.techniques for name, how in technique.loads().items()}
+    model = models.load(
+        base.path, form.head(), device=config.device, precision=settings.precision, seed=config.seed, **held
+    )
     form.settle(model)
     told = len(model.notes)
     for note in model.notes:
@@ -242,7 +246,7 @@ def set_up(config: Train, out: Out, encoded: Artifact, base: Artifact, inputs: M
     for each in config.beside:
         models.add_task(model, each.name, forms[each.name].head(), base.path, config.seed)
         forms[each.name].settle(model.view(each.name))
-    n_base = sum(parameter.numel() for parameter in model.bare.parameters())
+    n_base = n_weights(model.bare.parameters())
     own = TokenArrays(encoded.path / "train")
     parts = [Part(config.name, objective, own, config.weight)]
     for each in config.beside:
@@ -356,7 +360,7 @@ class Judge:
             return {}
         seen = self.model.view(self.name)
         seen.forward.eval()
-        figures = {"loss": validation_loss(seen, self.form.objective, self.validation)}
+        figures = validation_figures(seen, self.form.objective, self.validation)
         if self.evaluation is not None:
             metric = self.evaluation.metric
             found = predictions(self.session, self.examples, self.form.task, self.form.objective)
@@ -366,14 +370,24 @@ class Judge:
 
 def validation_loss(model: Model, objective: Objective, validation: Sequence[Encoded]) -> float:
     """Mean loss per supervised token (nats) over the validation split."""
+    return validation_figures(model, objective, validation)["loss"]
+
+
+def validation_figures(model: Model, objective: Objective, validation: Sequence[Encoded]) -> dict[str, float]:
+    """The mean loss per supervised token (nats) over the validation split, and the further figures of the objective."""
     import torch
 
     lengths = [example.length for example in validation]
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     total, covered = 0.0, 0.0
+    sums: dict[str, tuple[float, float]] = {}
     with torch.inference_mode(), models.autocast(model):
         for micro in cut(order, lengths, TOKENS_AT_ONCE):
             batch = [validation[i] for i in micro]
-            total += float(objective.loss(objective.outputs(model, batch, "losses"), batch).sum())
+            outputs = objective.outputs(model, batch, "losses")
+            total += float(objective.loss(outputs, batch).sum())
+            for name, (part, of) in objective.figures(outputs, batch).items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + part, before[1] + of)
             covered += sum(example.covers * example.weight for example in batch)
-    return total / (covered or 1.0)
+    return {"loss": total / (covered or 1.0), **{name: part / (of or 1.0) for name, (part, of) in sums.items()}}

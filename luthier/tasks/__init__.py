@@ -42,7 +42,7 @@ class Task(Choice):
     """
 
     family: ClassVar[str] = "tasks"
-    objective: ClassVar[str] = "causal"  # a member of the objectives
+    objective: ClassVar[str] = "causal"  # a member of the objectives; `learned_by` says which, where settings decide it
     converses: ClassVar[bool] = False  # whether its prompts may be conversations
     answers: ClassVar[str] = "text"  # kind of Answer that a target is
     about_cells: ClassVar[bool] = False  # whether `cell` says which table cell an example is about
@@ -80,6 +80,18 @@ class Task(Choice):
                 if isinstance(made, Example):
                     made.row = row.values
                 yield made
+
+    def learned_by(self) -> str:
+        """The objective that its examples are learned by; of a form as of the whole."""
+        return self.objective
+
+    def partly_comparable(self) -> bool:
+        """Whether some examples have no target to compare an answer with."""
+        return False
+
+    def comparable(self, example: Example) -> bool:
+        """Whether an answer to this example can be compared with its target: else it is learned from alone."""
+        return True
 
     def paired_by(self) -> str:
         """Column by which a row finds the row beside it, in both tables; "" where their order says it."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import model_validator
 
 from luthier.readers import Row
-from luthier.seams import Dropped, Example, Prediction, Text, text_of
+from luthier.seams import Dropped, Example, Prediction, Preference, Text, name_of, text_of
 from luthier.tasks import Task, suggestion
 
 ROLES = {
@@ -21,6 +21,8 @@ CALLS = ("function_call", "tool_call")  # roles of a message that calls a tool
 TOOLS = ("tool", "function", "observation", "tool_response", "ipython")  # roles of a message that a tool wrote
 KEYS = (("role", "content"), ("from", "value"))  # of who speaks and what is said
 PREFERENCE = ("chosen", "rejected")
+PAIRED = "a pair of chosen and rejected answers whose columns are not named"
+VOTES = {**dict.fromkeys(("true", "1", "yes", "good"), True), **dict.fromkeys(("false", "0", "no", "bad"), False)}
 
 Message = dict[str, str]  # role, one of system, user and assistant, and content
 
@@ -33,8 +35,11 @@ class Generate(Task):
     """
 
     outside: ClassVar[tuple[str, ...]] = ("table",)
-    form_settings: ClassVar[tuple[str, ...]] = ("chat_template",)
+    form_settings: ClassVar[tuple[str, ...]] = ("chat_template", "rejected_column", "good_column")
     converses: ClassVar[bool] = True
+    advice: ClassVar[dict[str, str]] = {
+        PAIRED: "set task.completion_column to chosen and task.rejected_column to rejected, and add the technique dpo"
+    }
 
     table: str
     """File with the conversations or prompts."""
@@ -49,6 +54,12 @@ class Generate(Task):
     """Column with a list of messages, or its JSON, where rows are conversations: {role, content}, or {from, value} as
     ShareGPT has them, spoken by system, user (human) and assistant (gpt, model, bot). Parts of text are joined by line
     breaks; nothing else of a message is read."""
+    rejected_column: str = ""
+    """Column with a worse answer to the same prompt: a text, or a list of messages that ends with it. Rows are then pairs of
+    answers, for the technique dpo; the better one is that of `completion_column` or `messages_column`."""
+    good_column: str = ""
+    """Column that says whether the answer is good (true, 1, yes, good) or bad (false, 0, no, bad). Rows are then single
+    judged answers, for the technique dpo with `loss: kto`; bad ones are learned from, never validated or tested on."""
     chat_template: str = ""
     """A Jinja chat template to use instead of the base's own; required for messages when the base has none."""
 
@@ -56,10 +67,26 @@ class Generate(Task):
     def _apart(self) -> Generate:
         if self.input_column and self.input_column in (self.prompt_column, self.completion_column):
             raise ValueError(f"input_column: '{self.input_column}' is the prompt or the completion already")
+        if self.rejected_column and self.good_column:
+            raise ValueError("good_column: rows are pairs of answers by rejected_column already; leave out one of them")
         return self
 
+    def learned_by(self) -> str:
+        return "preference" if self.rejected_column else "vote" if self.good_column else self.objective
+
+    def source(self) -> Generate:
+        """With the columns that say which answers are better: they decide both what is read and how it is learned."""
+        preferred = {"rejected_column": self.rejected_column, "good_column": self.good_column}
+        return super().source().model_copy(update=preferred)
+
+    def partly_comparable(self) -> bool:
+        return bool(self.good_column)
+
+    def comparable(self, example: Example) -> bool:
+        return not isinstance(example.target, Preference) or bool(example.target.chosen)
+
     def columns(self) -> list[str]:
-        return [self.input_column] if self.input_column else []
+        return [self.input_column] if self.input_column else []  # what says which answers are better is no question
 
     def unasked(self, known: Sequence[str]) -> str:
         read = (self.prompt_column, self.messages_column)
@@ -68,16 +95,40 @@ class Generate(Task):
         return super().unasked(known)
 
     def targets(self) -> list[str]:
-        return []
+        return [column for column in (self.rejected_column, self.good_column) if column]
 
     def of_row(self, row: Row, truth: Row | None) -> Iterator[Example | Dropped]:
         said, prompt = row.values.get(self.messages_column), listed(row.values.get(self.prompt_column))
         if said not in (None, "", []):
-            yield self.conversation(row, said, truth)
+            found = self.conversation(row, said, truth)
         elif is_talk(prompt):
-            yield self.conversation(row, [*prompt, *turns(row.values.get(self.completion_column))], truth)
+            found = self.conversation(row, [*prompt, *turns(row.values.get(self.completion_column))], truth)
         else:
-            yield self.single(row, truth)
+            found = self.single(row, truth)
+        yield self.preferred(row, found)
+
+    def preferred(self, row: Row, found: Example | Dropped) -> Example | Dropped:
+        """The example with what is known of its answer beside others."""
+        if isinstance(found, Dropped) or not isinstance(found.target, Text):
+            return found
+        answer = found.target.text
+        if self.rejected_column:
+            worse = turns(row.values.get(self.rejected_column))
+            said = conversation(worse) if worse else "no rejected answer"
+            if isinstance(said, str):
+                return Dropped(said, row.line, self.rejected_column)
+            rejected = said[-1]["content"]
+            if said[-1]["role"] != "assistant" or not rejected.strip():
+                return Dropped("no rejected answer", row.line, self.rejected_column)
+            if rejected == answer:
+                return Dropped("a rejected answer that is the chosen one", row.line, self.rejected_column)
+            found.target = Preference(answer, rejected)
+        elif self.good_column:
+            good = VOTES.get(name_of(row.values.get(self.good_column)).casefold())
+            if good is None:
+                return Dropped("an answer that is neither good nor bad", row.line, self.good_column)
+            found.target = Preference(answer, "") if good else Preference("", answer)
+        return found
 
     def conversation(self, row: Row, said: Any, truth: Row | None) -> Example | Dropped:
         """The example of a row of messages."""
@@ -142,7 +193,7 @@ class Generate(Task):
 def lacking(row: Row, otherwise: str) -> str:
     """Why a row has no answer."""
     if row.values.keys() >= {*PREFERENCE}:
-        return "a pair of chosen and rejected answers, from which this task does not learn"
+        return PAIRED
     return otherwise
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from luthier.choice import Choice
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from luthier.model import Model
     from luthier.store import Artifact
 
+    Ask = Callable[[Sequence[Encoded], Needs], Outputs]  # a forward pass over some examples
+
 MOMENTS_WITH_ONE_OWNER = ("groups", "losses", "backward")
+NEEDS: tuple[Needs, ...] = ("losses", "logits", "hidden")  # rising
 
 
 class Running:
@@ -24,7 +28,11 @@ class Running:
     `epoch`: any number, in recipe order. `penalty`: summed. `groups`, `losses` and `backward`: one owner each.
     """
 
-    needs: ClassVar[Needs] = "losses"  # what a forward pass must leave for `losses`
+    needs: Needs = "losses"  # what a forward pass must leave for `losses`
+
+    def before(self, examples: Sequence[Encoded], ask: Ask) -> None:
+        """Once, before the first step and never after a resumption: all that will be learned from, and how to ask the model,
+        in which nothing has moved yet. What is found belongs in `state`."""
 
     def epoch(self, n: int, history: Sequence[Mapping[str, Any]]) -> bool:
         """Before epoch `n` (from 0), with the evaluations so far; true when what trains has changed."""
@@ -62,7 +70,10 @@ class Technique(Choice):
 
     family: ClassVar[str] = "techniques"
     excludes: ClassVar[dict[str, str]] = {}  # kind of another technique -> why the two do not combine
+    requires: ClassVar[dict[str, str]] = {}  # kind of another technique -> why this one does nothing without it
     recommended_learning_rate: ClassVar[float | None] = None
+    one_task: ClassVar[str] = ""  # why it does not learn several tasks at once, where it does not
+    learning_rate_factor: ClassVar[float] = 1.0  # by which what the others recommend is multiplied
     running: ClassVar[type[Running]] = Running  # what `start` returns; its overridden moments are those it owns
     inputs: ClassVar[tuple[str, ...]] = ()  # settings that name a file or folder, which `start` gets as an artifact
     needs_former: ClassVar[bool] = False  # whether it is about the task of the run that `former` names
@@ -78,6 +89,22 @@ class Technique(Choice):
         """Whether it needs figures on a validation split."""
         return False
 
+    def excluded(self) -> Mapping[str, str]:
+        """Kind of another technique -> why it does not combine with this one as it is set."""
+        return self.excludes
+
+    def misfit(self, objective: str) -> str:
+        """Why it cannot learn by an objective, or nothing."""
+        return ""
+
+    def learns_answers(self) -> bool:
+        """Whether the answers of its input `teacher` take the place of the targets of training."""
+        return False
+
+    def loads(self) -> dict[str, Any]:
+        """How the base is held, as `model.load` takes it (`quantization`); empty: in full precision."""
+        return {}
+
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         """Change the model (freeze, wrap, add) and return what lives while it trains."""
         return self.running()
@@ -88,7 +115,7 @@ class Together(Running):
 
     def __init__(self, running: Sequence[Running]) -> None:
         self.running = list(running)
-        self.needs = "logits" if any(each.needs == "logits" for each in running) else "losses"  # type: ignore[misc]
+        self.needs = max((each.needs for each in running), key=NEEDS.index, default="losses")
         self._owners = {moment: self._owner(moment) for moment in MOMENTS_WITH_ONE_OWNER}
 
     def _owner(self, moment: str) -> Running | None:
@@ -103,6 +130,15 @@ class Together(Running):
     def watches_parameters(self) -> bool:
         """Whether anybody may look at parameters by name or change which of them train."""
         return any(owns(type(each), moment) for each in self.running for moment in ("groups", "epoch", "penalty"))
+
+    @property
+    def looks_before(self) -> bool:
+        """Whether anybody looks at the examples before the first step."""
+        return any(owns(type(each), "before") for each in self.running)
+
+    def before(self, examples: Sequence[Encoded], ask: Ask) -> None:
+        for each in self.running:
+            each.before(examples, ask)
 
     def epoch(self, n: int, history: Sequence[Mapping[str, Any]]) -> bool:
         changed = [each.epoch(n, history) for each in self.running]
@@ -149,9 +185,12 @@ def conflicts(techniques: Sequence[Technique]) -> str:
         if kinds.count(kind) > 1:
             return f"{kind} is named twice; once is enough"
     for technique in techniques:
-        for other, reason in technique.excludes.items():
+        for other, reason in technique.excluded().items():
             if other in kinds:
                 return f"{technique.kind} and {other} do not combine: {reason}"
+        for other, reason in technique.requires.items():
+            if other not in kinds:
+                return f"{technique.kind} needs {other}: {reason}"
     for moment in MOMENTS_WITH_ONE_OWNER:
         owners = [technique.kind for technique in techniques if owns(technique.running, moment)]
         if len(owners) > 1:
@@ -160,5 +199,14 @@ def conflicts(techniques: Sequence[Technique]) -> str:
 
 
 def learning_rate_for(techniques: Sequence[Technique]) -> float:
-    """The peak learning rate recommended by the first technique that has an opinion, else 1e-5 (full fine-tuning)."""
-    return next((t.recommended_learning_rate for t in techniques if t.recommended_learning_rate is not None), 1e-5)
+    """The peak learning rate recommended by the first technique that has an opinion, else 1e-5 (full fine-tuning), times
+    the factors of those that need less."""
+    found = next((t.recommended_learning_rate for t in techniques if t.recommended_learning_rate is not None), 1e-5)
+    return math.prod([t.learning_rate_factor for t in techniques], start=found)
+
+
+def misfits(techniques: Sequence[Technique], objective: str) -> Iterator[str]:
+    """What is wrong with a list of techniques for what a task has them learn, as `[place]: why`."""
+    for place, technique in enumerate(techniques):
+        if problem := technique.misfit(objective):
+            yield f"[{place}]: {problem}"

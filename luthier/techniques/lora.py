@@ -9,6 +9,7 @@ from pydantic import Field
 
 from luthier.errors import UserError, first_line
 from luthier.model import block_of, blocks, numbered_parameters, peft_task, plain_name, probing, quiet
+from luthier.quantized import is_quantized
 from luthier.techniques import Running, Technique
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def matches(name: str, target: str) -> bool:
 def is_frozen(module: nn.Module) -> bool:
     """Whether a technique before this one took a module's weights out of training."""
     weight = getattr(module, "weight", None)
-    return weight is not None and not weight.requires_grad
+    return weight is not None and not weight.requires_grad and not is_quantized(weight)
 
 
 def idle_table(model: Model, names: list[str]) -> str:

@@ -36,7 +36,7 @@ def test_a_table_can_be_asked_that_has_a_prompt_or_messages() -> None:
 
 
 ASKED = turn("user", "Say 1")
-PAIR = "a pair of chosen and rejected answers, from which this task does not learn"
+PAIR = "a pair of chosen and rejected answers whose columns are not named"
 
 
 @pytest.mark.parametrize(

@@ -78,16 +78,24 @@ for line in sys.stdin:
 """
 
 CLASSIFY = RECIPE.replace("kind: generate, table", "kind: classify, text: prompt, label: kind, table")
+PAIRS = RECIPE.replace("rows.jsonl", "rows.jsonl, rejected_column: worse")
+VOTES = RECIPE.replace("rows.jsonl", "rows.jsonl, good_column: good")
 WEIGHTS = {
     "encoder": "model.safetensors",
     "full": "model.safetensors",
     "lora": "adapter_model.safetensors",
     "thaw": "model.safetensors",
+    "distil": "model.safetensors",
+    "dpo": "adapter_model.safetensors",
+    "kto": "model.safetensors",
 }
 TECHNIQUES = {
     "encoder": "[full]",
     "thaw": "[thaw]",
     "full": "[full]",
+    "distil": "[full, {kind: distil, teacher: base, layers: [1]}]",
+    "dpo": "[{kind: lora, rank: 4}, dpo]",
+    "kto": "[full, {kind: dpo, loss: kto}]",
     "lora": "[{kind: lora, rank: 4, dropout: 0.1}, {kind: freeze, layers: 1}]",
 }
 
@@ -114,7 +122,13 @@ def prepared(folder: Path, techniques: str, text: str = RECIPE) -> Path:
     tiny.build(folder / "base", shape, dropout=0.1)
     draw = random.Random(0)
     rows = [
-        {"prompt": f"{draw.randint(0, 999)} + {n} =", "completion": f" {n}", "kind": "AB"[n % 3 == 0]}
+        {
+            "prompt": f"{draw.randint(0, 999)} + {n} =",
+            "completion": f" {n}",
+            "kind": "AB"[n % 3 == 0],
+            "worse": f" {n}?",
+            "good": n % 4 > 0,
+        }
         for n in range(100)
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -139,12 +153,12 @@ def trained(recipe: Path, weights: str) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["full", "lora", "encoder", "thaw"]
+    "kind", ["full", "lora", "encoder", "thaw", "distil", "dpo", "kto"]
 )  # thaw: another package's, trains more from epoch 1 on
 def test_training_killed_at_random_moments_ends_in_the_same_bytes(
     tmp_path: Path, worker: subprocess.Popen[str], kind: str
 ) -> None:
-    text = CLASSIFY if kind == "encoder" else RECIPE
+    text = {"encoder": CLASSIFY, "dpo": PAIRS, "kto": VOTES}.get(kind, RECIPE)
     reference, recipe = (prepared(tmp_path / name, TECHNIQUES[kind], text) for name in ("plain", "killed"))
     assert attempt(worker, reference) == 0
     draw, kills = random.Random(f"moments/{kind}"), 0
