@@ -66,6 +66,8 @@ class Model:
     own_tokenizer: bool = False  # whether the tokenizer's steps are not those that its class would build
     ends: tuple[int, ...] = ()  # tokens that end what a trained model writes; none are known of an untuned one
     label_smoothing: float = 0.0  # share of what is wanted that losses spread over all tokens or labels, in training
+    front: tuple[int, ...] = ()  # virtual tokens before every text, numbered from the end of the vocabulary on
+    prefix: int = 0  # places that trained keys and values take up before every text
     notes: list[str] = field(default_factory=list)  # what is worth telling of how it was loaded
     others: dict[str, Model] = field(default_factory=dict)  # task -> the same body under that task's head
 
@@ -92,6 +94,7 @@ class Model:
         if other is None:
             return self
         other.packed, other.precision, other.label_smoothing = self.packed, self.precision, self.label_smoothing
+        other.front, other.prefix = self.front, self.prefix
         if other.head.writes:
             other.bare, other.forward = self.bare, self.forward
         return other
@@ -104,6 +107,10 @@ class Model:
     def adapted(self) -> bool:
         """Whether something is wrapped around the Hugging Face module."""
         return self.forward is not self.bare
+
+    def fronted(self, ids: Sequence[int]) -> Sequence[int]:
+        """The tokens of a text behind the virtual tokens, where there are any."""
+        return [*self.front, *ids] if self.front else ids
 
 
 def writing_head(architecture: Architecture, folder: Path | str = "the base") -> Head:
@@ -244,6 +251,10 @@ def load(
         teach(bare)
     chosen = precision_for(precision, place)
     model = Model(bare, forward, tokenizer, architecture, head, place, chosen, packed, drawn, notes=notes)
+    if is_adapter:
+        from luthier.fronts import place_before
+
+        place_before(model)
     suitability.settle_precision(model)
     return model
 
@@ -649,6 +660,7 @@ def scored(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
     """What a classification head says of texts, (B, C) in float32: all padded in one batch, where padding is not read."""
     import torch
 
+    texts = [model.fronted(text) for text in texts]
     if not reads_padding(model):
         ids_BT, mask_BT = padded(texts, model)
         logits_BC: torch.Tensor = model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits

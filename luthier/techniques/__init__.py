@@ -78,6 +78,14 @@ class Technique(Choice):
         """Whether it needs figures on a validation split."""
         return False
 
+    def places_taken(self, written_apart: bool) -> tuple[int, int]:
+        """Positions of the base that are taken before every text, and before an answer that a decoder writes apart from it."""
+        return 0, 0
+
+    def learning_rate(self) -> float | None:
+        """The peak learning rate that it recommends with these settings, if it has an opinion."""
+        return self.recommended_learning_rate
+
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         """Change the model (freeze, wrap, add) and return what lives while it trains."""
         return self.running()
@@ -161,4 +169,4 @@ def conflicts(techniques: Sequence[Technique]) -> str:
 
 def learning_rate_for(techniques: Sequence[Technique]) -> float:
     """The peak learning rate recommended by the first technique that has an opinion, else 1e-5 (full fine-tuning)."""
-    return next((t.recommended_learning_rate for t in techniques if t.recommended_learning_rate is not None), 1e-5)
+    return next((rate for each in techniques if (rate := each.learning_rate()) is not None), 1e-5)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from luthier.errors import UserError, first_line
-from luthier.model import block_of, blocks, numbered_parameters, peft_task, plain_name, probing, quiet
+from luthier.errors import UserError
+from luthier.model import block_of, blocks, numbered_parameters, peft_task, probing
 from luthier.techniques import Running, Technique
+from luthier.techniques._wrapping import newly_drawn, wrap
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +40,7 @@ class Lora(Technique):
     """Learn magnitude and direction apart (Liu et al. 2024); slower, often better at low ranks."""
 
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
         modules, experts = self.chosen(model.bare, model.drawn)
         if idle := idle_table(model, modules):
@@ -63,19 +64,7 @@ class Lora(Technique):
         left = left_alone(model.bare, {*modules, *(name.rpartition(".")[0] for name in experts)})
         if left:
             model.notes.append(left)
-        frozen = {name for name, parameter in model.bare.named_parameters() if not parameter.requires_grad}
-        with quiet():
-            try:
-                model.forward = get_peft_model(model.bare, config)
-            except (ValueError, TypeError, NotImplementedError) as problem:
-                raise UserError(
-                    f"peft cannot adapt this base: {first_line(problem)}",
-                    where="train.techniques lora",
-                    hint="name other targets, or use `kind: full`",
-                ) from problem
-        for name, parameter in model.forward.named_parameters():
-            if plain_name(name) in frozen:  # such as a new head, of which peft trains a copy
-                parameter.requires_grad_(False)
+        wrap(model, config, "train.techniques lora", "name other targets, or use `kind: full`")
         return Running()
 
     def chosen(self, bare: nn.Module, drawn: Sequence[str] = ()) -> tuple[list[str], list[str]]:
@@ -236,12 +225,3 @@ def left_alone(bare: nn.Module, adapted: set[str]) -> str:
     kinds = sorted({".".join(part for part in name.split(".")[-3:] if not part.isdigit()) for name in left})
     share = sum(left.values()) / sum(sizes.values())
     return f"lora leaves {share:.1%} of the weights of the blocks as they are: {', '.join(kinds)}"
-
-
-def newly_drawn(model: Model) -> list[str]:
-    """Modules that the base did not hold: drawn anew, they are trained whole and travel with the adapter.
-
-    The classifier itself is not named here, since peft knows it.
-    """
-    modules = {name.rpartition(".")[0] for name in model.drawn}
-    return sorted(name for name in modules if name.partition(".")[0] not in ("classifier", "score"))
