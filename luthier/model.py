@@ -24,6 +24,7 @@ Architecture = Literal["encoder", "decoder", "encoder-decoder"]
 # logits are head(hidden) and nothing more; or computed by the head at any positions; or only by a whole forward pass
 HeadKind = Literal["plain", "selected", "whole"]
 ABOUT = "model.json"
+MERGED_APART = 1e-3  # of the largest logit, by which float32 weights that an adapter was folded into may differ
 HEAD = "head.safetensors"  # a further task's, in its folder below `heads`
 WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 # Each of these is tested: positions that begin again keep examples apart.
@@ -458,18 +459,44 @@ def limit_answers(folder: Path, max_new_tokens: int) -> None:
 
 
 def merged(model: Model) -> nn.Module:
-    """A plain transformers model with the adapter folded into the weights; the given model is left as it was."""
+    """A plain transformers model with the adapter folded into the weights; the given model is left as it was.
+
+    UserError where an adapter cannot be folded, or where the weights then compute otherwise, shown on a few tokens.
+    """
+    from luthier import suitability
+
     if not model.adapted:
         return model.bare
-    whole = copy.deepcopy(model.forward)
+    refuse_merging(model.forward.active_peft_config.to_dict())
+    whole = copy.deepcopy(model.forward).eval()
     untie(whole.get_base_model())
     head = whole.get_base_model().get_output_embeddings()
-    plain = whole.merge_and_unload()
+    try:
+        plain = whole.merge_and_unload()
+    except (AttributeError, NotImplementedError, ValueError, TypeError, RuntimeError) as problem:
+        raise unmerged(f"peft cannot fold this adapter into the weights ({first_line(problem)})") from problem
+    told, computed = (
+        suitability.tried(replace(model, forward=each, others={})).float() for each in (model.forward, plain)
+    )
+    apart, size = float((told - computed).abs().max()), float(told.abs().max())
+    if not apart <= MERGED_APART * max(1.0, size):
+        raise unmerged(f"folded into the weights the adapter computes otherwise (logits are {apart:.2g} apart)")
     if head is not None:  # peft takes a head for free that is tied to the decoder's table and not to the encoder's
         tied = shared(plain, plain.get_output_embeddings().weight)
         for config in (plain.config, plain.config.get_text_config()):
             config.tie_word_embeddings = tied
     return plain
+
+
+def refuse_merging(adapter: Mapping[str, Any]) -> None:
+    """UserError for an adapter, by its config, that stands before the text: there is no whole model that is the same."""
+    if "num_virtual_tokens" in adapter:
+        raise unmerged("what was trained stands before every text, and no weights of a whole model are the same")
+
+
+def unmerged(why: str) -> UserError:
+    """What is told of an adapter that has no merged form."""
+    return UserError(why, where="--to hf", hint="use --to peft: the adapter's folder, which is read beside its base")
 
 
 def shared(module: nn.Module, weight: nn.Parameter) -> bool:

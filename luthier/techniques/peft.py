@@ -124,7 +124,11 @@ class Peft(Technique):
         config = self.config(kind, found)
         if new:
             config.modules_to_save = new
-        wrap(model, config, WHERE, "choose another tuner, or other settings for this one")
+        hint = "choose another tuner, or other settings for this one"
+        wrap(model, config, WHERE, hint)
+        if not any(".modules_to_save." not in name for name in model.trainable()):
+            what = f"{self.tuner} finds nothing to train in a {type(model.bare).__name__}"
+            raise UserError(what, where=WHERE, hint=hint)
         return Running()
 
     def found(self, model: Model) -> dict[str, Any]:
