@@ -472,7 +472,8 @@ def merged(model: Model) -> nn.Module:
     untie(whole.get_base_model())
     head = whole.get_base_model().get_output_embeddings()
     try:
-        plain = whole.merge_and_unload()
+        with quiet():
+            plain = whole.merge_and_unload()
     except (AttributeError, NotImplementedError, ValueError, TypeError, RuntimeError) as problem:
         raise unmerged(f"peft cannot fold this adapter into the weights ({first_line(problem)})") from problem
     told, computed = (
@@ -649,6 +650,12 @@ def quiet() -> Iterator[None]:
             # patterns that peft makes itself for stacked experts and then does not find; tied heads part when merged
             warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer", UserWarning)
+            # of single tuners: no compiler for boft's kernels, which compute the same; norms, which ln_tuning is made for;
+            # what export tells when it is asked to merge beft
+            warnings.filterwarnings("ignore", "Failed to load the CUDA extension", UserWarning)
+            warnings.filterwarnings("ignore", "Setting boft_n_butterfly_factor to 1", UserWarning)
+            warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+            warnings.filterwarnings("ignore", "Detected that the base layer has no bias term", UserWarning)
             yield
     finally:
         logging.set_verbosity(level)

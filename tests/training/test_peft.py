@@ -68,7 +68,7 @@ def started(folder: Path, tuner: str, **settings: Any) -> Model:
 
 def batch(model: Model) -> tuple[Objective, list[Encoded]]:
     if model.head.labels:
-        examples = [Encoded([5, 50 + n % 2, 7 + n, 8, 2], (), [n % 2], (), 1) for n in range(4)]
+        examples = [Encoded([5, 50 + n % 2, 7 + n, 8, 2], (), [int(n == 3)], (), 1) for n in range(4)]
     elif model.architecture == "encoder-decoder":
         examples = [Encoded([5, 6, 7 + n], (), [8, 9, 2], (), 3) for n in range(4)]
     else:
@@ -122,7 +122,7 @@ def test_a_tuner_trains_and_is_loaded_and_merged_as_it_was(
     model = started(folders[name], tuner)
     frozen = {n: p.clone() for n, p in model.named_parameters() if n not in model.trainable()}
     buffers = {n: b.clone() for n, b in model.forward.named_buffers()}
-    losses = trained(model, steps=30 if name == "bert" else 8)
+    losses = trained(model, steps=20 if name == "bert" else 8, rate=0.01)
     assert min(losses[-3:]) < losses[0]
     assert frozen
     assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if n in frozen)
@@ -143,7 +143,7 @@ def test_a_tuner_trains_and_is_loaded_and_merged_as_it_was(
         return
     plain = merged(model)
     whole = Model(plain, plain, model.tokenizer, model.architecture, model.head, "cpu", "float32")
-    torch.testing.assert_close(logits(whole), said, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(whole), said, rtol=1e-4, atol=3e-4 * float(said.abs().max()))
     torch.testing.assert_close(logits(model), said, rtol=0, atol=0)  # the model itself stays as it was
 
 
@@ -273,7 +273,7 @@ train: {techniques: [{kind: peft, tuner: TUNER, settings: SETTINGS}]}
             "{task_type: CAUSAL_LM}",
             "settings.task_type: follows from the rest of the recipe and the base; leave it out",
         ),
-        ("boft", "{boft_block_size: 4, boft_block_num: 4}", "settings: Only one of boft_block_size"),
+        ("boft", "{boft_block_size: 4, boft_block_num: 4}", "settings: You can only specify either boft_block_size"),
     ],
 )
 def test_settings_are_those_of_the_tuner(tmp_path: Path, tuner: str, settings: str, why: str) -> None:
