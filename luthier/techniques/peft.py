@@ -81,6 +81,7 @@ class Peft(Technique):
         "lora": ONE_ADAPTER,
         "prompt_tuning": ONE_ADAPTER,
         "prefix": ONE_ADAPTER,
+        "ewc": "ewc knows what lora adds to a weight, and not what other tuners do to it",
     }
 
     tuner: str

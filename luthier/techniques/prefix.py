@@ -30,6 +30,7 @@ class Prefix(Technique):
         "full": "a prefix is trained before a frozen base, full trains the base",
         "lora": ONE_ADAPTER,
         "prompt_tuning": ONE_ADAPTER,
+        "ewc": "ewc holds weights of the base, and none of them moves",
     }
     # peft's examples; the paper's 5e-5 belongs to its projection and to batches of 5 to 10
     recommended_learning_rate: ClassVar[float | None] = 1e-2

@@ -31,6 +31,7 @@ class PromptTuning(Technique):
     excludes: ClassVar[dict[str, str]] = {
         "full": "prompt tuning trains vectors before a frozen base, full trains the base",
         "lora": ONE_ADAPTER,
+        "ewc": "ewc holds weights of the base, and none of them moves",
     }
     # 0.3 with Adafactor in the paper, whose steps are scaled by the size of the vectors; 3e-2 with AdamW in peft's examples
     recommended_learning_rate: ClassVar[float | None] = 3e-2

@@ -82,12 +82,16 @@ WEIGHTS = {
     "encoder": "model.safetensors",
     "full": "model.safetensors",
     "lora": "adapter_model.safetensors",
+    "prompt_tuning": "adapter_model.safetensors",
+    "prefix": "adapter_model.safetensors",
     "thaw": "model.safetensors",
 }
 TECHNIQUES = {
     "encoder": "[full]",
     "thaw": "[thaw]",
     "full": "[full]",
+    "prompt_tuning": "[{kind: prompt_tuning, tokens: 4}]",
+    "prefix": "[{kind: prefix, tokens: 4, projection: 8}]",
     "lora": "[{kind: lora, rank: 4, dropout: 0.1}, {kind: freeze, layers: 1}]",
 }
 
@@ -139,7 +143,7 @@ def trained(recipe: Path, weights: str) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["full", "lora", "encoder", "thaw"]
+    "kind", ["full", "lora", "prompt_tuning", "prefix", "encoder", "thaw"]
 )  # thaw: another package's, trains more from epoch 1 on
 def test_training_killed_at_random_moments_ends_in_the_same_bytes(
     tmp_path: Path, worker: subprocess.Popen[str], kind: str
