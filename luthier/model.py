@@ -650,6 +650,9 @@ def quiet() -> Iterator[None]:
             # patterns that peft makes itself for stacked experts and then does not find; tied heads part when merged
             warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer", UserWarning)
+            warnings.filterwarnings(
+                "ignore", "Input and output embeddings are no longer tied", UserWarning
+            )  # as is meant
             # of single tuners: no compiler for boft's kernels, which compute the same; norms, which ln_tuning is made for;
             # what export tells when it is asked to merge beft
             warnings.filterwarnings("ignore", "Failed to load the CUDA extension", UserWarning)

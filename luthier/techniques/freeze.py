@@ -108,7 +108,7 @@ def trained_whole(model: Model, held: set[int]) -> str | None:
             new = any(
                 f"{plain_name(name)}.{part}" in model.drawn for part, _ in module.original_module.named_parameters()
             )
-            copies = [each for each in module.modules_to_save.parameters()]
+            copies = list(module.modules_to_save.parameters())
             if own and not new and all(id(each) in held for each in copies):
                 return plain_name(name)
     return None

@@ -77,10 +77,9 @@ class Lora(Technique):
         """Full names of the modules that are trained whole; UserError for a name that finds none, or a frozen one."""
         where, found = "train.techniques lora modules_to_save", []
         names = [name for name, _ in model.bare.named_modules()]
-        weights = dict(model.bare.named_parameters())
         for target in self.modules_to_save:
             meant = [name for name in names if named(name, target)]
-            trained = [w for name in meant for n, w in weights.items() if n.startswith(f"{name}.") and w.requires_grad]
+            trained = [w for name in meant for w in model.bare.get_submodule(name).parameters() if w.requires_grad]
             if not meant:
                 last = sorted({part for name in names if not (part := name.rpartition(".")[2]).isdigit() and part})
                 raise UserError(unknown("module of the base called", target, last), where=where)

@@ -157,7 +157,7 @@ class Peft(Technique):
             )
         if self.tuner in FITTED:
             name, fit = FITTED[self.tuner]
-            default = next(each.default for each in dataclasses.fields(tuners()[self.tuner]) if each.name == name)
+            default: Any = next(each.default for each in dataclasses.fields(tuners()[self.tuner]) if each.name == name)
             shapes = [shape_of(bare.get_submodule(each)) for each in linear]
             return {"target_modules": linear, name: fit(shapes, default)}
         if self.tuner != "ia3":
@@ -222,7 +222,7 @@ def narrows(module: nn.Module) -> bool:
 
 def shape_of(module: nn.Module) -> tuple[int, int]:
     """Outputs and inputs of a linear module; GPT-2's keep their matrix the other way round."""
-    n, m = module.weight.shape  # type: ignore[union-attr, misc]
+    n, m = module.weight.shape
     return (m, n) if type(module).__name__ == "Conv1D" else (n, m)
 
 

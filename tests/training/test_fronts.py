@@ -354,7 +354,7 @@ def test_a_base_that_peft_computes_otherwise_is_refused(folders: dict[str, Path]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_is_no_merged_form(folders: dict[str, Path], kind: str) -> None:
-    with pytest.raises(UserError, match="stands before every text, and no weights .* are the same; use --to peft"):
+    with pytest.raises(UserError, match=r"stands before every text, and no weights .* are the same; use --to peft"):
         merged(started(folders["llama"], kind))
 
 

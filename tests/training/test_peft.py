@@ -138,7 +138,7 @@ def test_a_tuner_trains_and_is_loaded_and_merged_as_it_was(
     for key, buffer in again.forward.named_buffers():
         assert key not in buffers or torch.equal(buffer, buffers[key]), "projections are the same to the bit"
     if tuner in NO_MERGE or (tuner == "beft" and name != "bert"):
-        with pytest.raises(UserError, match="peft cannot fold this adapter into the weights .*; use --to peft"):
+        with pytest.raises(UserError, match=r"peft cannot fold this adapter into the weights .*; use --to peft"):
             merged(model)
         return
     plain = merged(model)
