@@ -373,7 +373,7 @@ def save_other(model: Model, task: str, folder: Path, *, base_name: str, extra: 
         other.bare.config.architectures = [type(other.bare).__name__]
         other.bare.config.save_pretrained(str(folder))
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in own_parameters(other)}
-    save_file(tensors, folder / HEAD, metadata={"body": other.bare.base_model_prefix})
+    save_file(tensors, folder / HEAD)
     tell(other, folder, base_name=base_name, extra=extra)
 
 
