@@ -29,44 +29,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 NO_MERGE = {"lily", "adaption_prompt"}  # nor can beft where a base has no biases
 LLAMA_ALONE = {"adaption_prompt"}  # and GPT-2
 # every tuner of peft 0.21 that trains on a llama; all but adaption_prompt on a BERT and a T5 too
-TRAINS = set(
-    [
-        "adamss",
-        "adaption_prompt",
-        "beft",
-        "boft",
-        "c3a",
-        "deft",
-        "delora",
-        "fourierft",
-        "frod",
-        "glora",
-        "gralora",
-        "hira",
-        "hra",
-        "ia3",
-        "lily",
-        "ln_tuning",
-        "loha",
-        "lokr",
-        "miss",
-        "oft",
-        "osf",
-        "peanut",
-        "psoft",
-        "pvera",
-        "randlora",
-        "road",
-        "shira",
-        "supertuning",
-        "tinylora",
-        "trainable_tokens",
-        "unilora",
-        "vblora",
-        "vera",
-        "waveft",
-    ]
-)
+NAMES = """
+adamss adaption_prompt beft boft c3a deft delora fourierft frod glora gralora hira hra ia3 lily
+ln_tuning loha lokr miss oft osf peanut psoft pvera randlora road shira supertuning tinylora
+trainable_tokens unilora vblora vera waveft
+"""
+TRAINS = set(NAMES.split())
 
 
 @pytest.fixture(scope="module")
