@@ -235,7 +235,7 @@ def prompted() -> list[Cell]:
             run = results.get("smollm2/lora/seed 0", {}).get("run")
             if not run:
                 return None
-            task = {"kind": "generate", "table": f"pairs-{run}.jsonl", "rejected": "rejected"}
+            task = {"kind": "generate", "table": f"pairs-{run}.jsonl", "rejected_column": "rejected"}
             task |= {"prompt_column": "prompt", "completion_column": "chosen"}
             base = {"kind": "folder", "path": f"exported/{run}"}
             split = {"kind": "given", "validation": "trec-validation-pairs.jsonl", "test": "trec-test-pairs.jsonl"}
@@ -359,7 +359,17 @@ def prerequisites(made: Block, store: Any) -> None:
     table = made.get("task", {}) and made["task"].get("table", "")
     if table and table.startswith("pairs-") and not (WORK / table).exists():
         name = table.removeprefix("pairs-").removesuffix(".jsonl")
-        command = [sys.executable, "-m", "luthier.cli", "pairs", name, str(WORK / table), "--store", str(store.root)]
+        command = [
+            sys.executable,
+            "-m",
+            "luthier.cli",
+            "pairs",
+            name,
+            "--out",
+            str(WORK / table),
+            "--store",
+            str(store.root),
+        ]
         subprocess.run(command, check=True, stdout=sys.stderr)
 
 

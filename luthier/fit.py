@@ -80,6 +80,7 @@ def fit(
     )
     running = start(model, settings, inputs, seed)
     model.label_smoothing = settings.label_smoothing
+    lengths = [length + len(model.front) for length in lengths]
     used = None
     if only_used(model, running, settings):
         used = np.union1d(examples.tokens(), [model.tokenizer.pad_token_id])

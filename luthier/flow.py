@@ -403,16 +403,28 @@ def check_answers_fit(recipe: Recipe, encoded: Artifact, listener: Listener) -> 
             hint="raise it: an answer that is cut off is wrong",
         )
         listener.say(f"warning: {problem.sentence()}")
-    if facts.positions is None or not facts.writes:
+    if facts.positions is None:
         return
-    longest, new = recipe.encode.max_length, recipe.predict.engine.max_new_tokens
-    together = longest + new if facts.writes == "behind the prompt" else new
-    if together > facts.positions:
+    prompt, answer = (
+        (recipe.encode.max_length, "a prompt of {} tokens (encode.max_length)"),
+        (limit, "an answer of {} (predict.engine.max_new_tokens)"),
+    )
+    taken = [technique.places_taken(facts.writes == "apart") for technique in recipe.train.techniques]
+    before, before_answer = ((sum(n), "{} places taken before it (train.techniques)") for n in zip(*taken, strict=True))
+    behind = facts.writes == "behind the prompt"
+    check_places(facts.positions, [prompt, *([answer] if behind else []), before])
+    if facts.writes == "apart":
+        check_places(facts.positions, [answer, before_answer])
+
+
+def check_places(positions: int, wanted: Sequence[tuple[int, str]]) -> None:
+    """UserError where together they are more than the positions of the base."""
+    there = [(n, words.format(n)) for n, words in wanted if n]
+    if sum(n for n, _ in there) > positions:
         raise UserError(
-            f"a prompt of {longest} tokens (encode.max_length) and an answer of {new} "
-            f"(predict.engine.max_new_tokens) go beyond the {facts.positions} positions of the base",
+            f"{' and '.join(words for _, words in there)} go beyond the {positions} positions of the base",
             where="encode.max_length",
-            hint=f"lower one of them: together at most {facts.positions}",
+            hint=f"lower one of them: together at most {positions}",
         )
 
 

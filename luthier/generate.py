@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from luthier.fronts import cache
 from luthier.model import autocast, decoder_start, greedy, head_replaced, padded, probing, scored
 
 if TYPE_CHECKING:
@@ -64,22 +65,26 @@ def generate(
 ) -> list[Written]:
     """Greedy answers. Prompts are sorted by length and answered in batches with a key-value cache.
 
-    `prefix` stands before every prompt and is computed once. `tell` hears how many are done. Rows that have stopped
-    leave the batch, so a long answer does not keep the short ones busy.
+    `prefix` stands before every prompt, behind virtual tokens, and is computed once. `tell` hears how many are done. Rows
+    that have stopped leave the batch, so a long answer does not keep the short ones busy.
     """
     import torch
 
+    prefix = model.fronted(prefix)
     if not answers_itself(model):
         return by_transformers(model, [[*prefix, *prompt] for prompt in prompts], max_new_tokens, stop, batch, tell)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written: list[Written] = [Written([], [], False) for _ in prompts]
     done = 0
     with torch.inference_mode(), autocast(model), tall_head(model), flat_head(model):
-        longest = len(prefix) + max(map(len, prompts), default=0) + max_new_tokens
-        shared = _prefix_cache(model, prefix) if prefix and _may_share(model, longest) else None
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            texts = [prompts[row] if shared is not None else [*prefix, *prompts[row]] for row in rows]
+        longest = model.prefix + len(prefix) + max(map(len, prompts), default=0) + max_new_tokens
+        padded_behind = _may_share(model, longest)
+        shared, before = None, list(prefix)
+        if model.architecture == "decoder" and (model.prefix or (prefix and padded_behind)):
+            shared, before = _prefix_cache(model, prefix if padded_behind else ()), [] if padded_behind else before
+        alike = model.prefix > 0 and not padded_behind
+        for rows in _batches(order, [len(prompt) for prompt in prompts], batch, alike):
+            texts = [[*before, *prompts[row]] for row in rows]
             state = (
                 _seq2seq_state(model, texts)
                 if model.architecture == "encoder-decoder"
@@ -89,6 +94,13 @@ def generate(
             done += len(rows)
             tell(done)
     return written
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], batch: int, alike: bool) -> Iterator[list[int]]:
+    """Prompts of a batch each, in order; of one length where they must not be padded."""
+    for _, same in groupby(order, key=lambda row: lengths[row] if alike else 0):
+        rows = list(same)
+        yield from (rows[start : start + batch] for start in range(0, len(rows), batch))
 
 
 def answers_itself(model: Model) -> bool:
@@ -121,8 +133,7 @@ def by_transformers(
                 chosen = rows[start : start + batch]
                 ids = torch.tensor([prompts[row] for row in chosen], device=model.device)
                 found = model.forward.generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
+                    **_begun(model, ids),
                     return_dict_in_generate=True,
                     output_logits=True,
                 )
@@ -135,6 +146,17 @@ def by_transformers(
                 done += len(chosen)
                 tell(done)
     return written
+
+
+def _begun(model: Model, ids_BT: torch.Tensor) -> dict[str, Any]:
+    """What `generate` is given: it leaves out as many tokens as its cache holds, so that any stand for those of a prefix."""
+    import torch
+
+    begun = {}
+    if model.prefix and model.architecture == "decoder":
+        begun = {"past_key_values": cache(model, len(ids_BT))}
+        ids_BT = torch.cat([ids_BT[:, :1].expand(-1, model.prefix), ids_BT], dim=1)
+    return {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), **begun}
 
 
 def in_batches(model: Model) -> bool:
@@ -185,22 +207,21 @@ def _may_share(model: Model, longest: int) -> bool:
 
 def _prefix_cache(model: Model, prefix: Sequence[int]) -> Any:
     import torch
-    from transformers import DynamicCache
 
-    cache = DynamicCache(config=model.bare.config)
-    ids = torch.tensor([list(prefix)], device=model.device)
-    model.forward(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache
+    begun = cache(model, 1)
+    if prefix:
+        ids = torch.tensor([list(prefix)], device=model.device)
+        model.forward(input_ids=ids, past_key_values=begun, use_cache=True, logits_to_keep=1)
+    return begun
 
 
 def _decoder_state(model: Model, texts: list[list[int]], shared: Any) -> _Generating:
     import torch
-    from transformers import DynamicCache
 
-    cache = copy.deepcopy(shared) if shared is not None else DynamicCache(config=model.bare.config)
-    length = cache.get_seq_length() if shared is not None else 0
+    begun = copy.deepcopy(shared) if shared is not None else cache(model, len(texts))
+    length = begun.get_seq_length() if shared is not None else 0
     if shared is not None:
-        cache.batch_repeat_interleave(len(texts))
+        begun.batch_repeat_interleave(len(texts))
     width = max(len(text) for text in texts)
     pad = model.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (width - len(text)) + text for text in texts], device=model.device)
@@ -211,16 +232,15 @@ def _decoder_state(model: Model, texts: list[list[int]], shared: Any) -> _Genera
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=cache,
+        past_key_values=begun,
         use_cache=True,
         logits_to_keep=1,
     )
-    return _Generating(outputs.logits[:, -1].float(), cache, mask, positions[:, -1] + 1)
+    return _Generating(outputs.logits[:, -1].float(), begun, mask, positions[:, -1] + 1)
 
 
 def _seq2seq_state(model: Model, texts: list[list[int]]) -> _Generating:
     import torch
-    from transformers import DynamicCache, EncoderDecoderCache
 
     width = max(len(text) for text in texts)
     pad = model.tokenizer.pad_token_id
@@ -228,13 +248,12 @@ def _seq2seq_state(model: Model, texts: list[list[int]]) -> _Generating:
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=model.device)
     plain = model.bare
     encoded = plain.get_encoder()(input_ids=ids, attention_mask=mask)
-    config = model.bare.config
-    cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+    begun = cache(model, len(texts))
     start = torch.full((len(texts), 1), decoder_start(model), device=model.device)
     outputs = model.forward(
-        encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=start, past_key_values=cache, use_cache=True
+        encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=start, past_key_values=begun, use_cache=True
     )
-    return _Generating(outputs.logits[:, -1].float(), cache, mask, None, encoded)
+    return _Generating(outputs.logits[:, -1].float(), begun, mask, None, encoded)
 
 
 def _extend(model: Model, state: _Generating, rows: list[Written], limit: int, stop: set[int]) -> None:

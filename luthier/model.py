@@ -24,6 +24,7 @@ Architecture = Literal["encoder", "decoder", "encoder-decoder"]
 # logits are head(hidden) and nothing more; or computed by the head at any positions; or only by a whole forward pass
 HeadKind = Literal["plain", "selected", "whole"]
 ABOUT = "model.json"
+MERGED_APART = 1e-3  # of the largest logit, by which float32 weights that an adapter was folded into may differ
 HEAD = "head.safetensors"  # a further task's, in its folder below `heads`
 WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 # Each of these is tested: positions that begin again keep examples apart.
@@ -67,6 +68,8 @@ class Model:
     ends: tuple[int, ...] = ()  # tokens that end what a trained model writes; none are known of an untuned one
     label_smoothing: float = 0.0  # share of what is wanted that losses spread over all tokens or labels, in training
     quantization: dict[str, Any] | None = None  # how the base is held in 4 bits, where it is
+    front: tuple[int, ...] = ()  # virtual tokens before every text, numbered from the end of the vocabulary on
+    prefix: int = 0  # places that trained keys and values take up before every text
     notes: list[str] = field(default_factory=list)  # what is worth telling of how it was loaded
     others: dict[str, Model] = field(default_factory=dict)  # task -> the same body under that task's head
 
@@ -93,6 +96,7 @@ class Model:
         if other is None:
             return self
         other.packed, other.precision, other.label_smoothing = self.packed, self.precision, self.label_smoothing
+        other.front, other.prefix = self.front, self.prefix
         if other.head.writes:
             other.bare, other.forward = self.bare, self.forward
         return other
@@ -105,6 +109,10 @@ class Model:
     def adapted(self) -> bool:
         """Whether something is wrapped around the Hugging Face module."""
         return self.forward is not self.bare
+
+    def fronted(self, ids: Sequence[int]) -> Sequence[int]:
+        """The tokens of a text behind the virtual tokens, where there are any."""
+        return [*self.front, *ids] if self.front else ids
 
 
 def writing_head(architecture: Architecture, folder: Path | str = "the base") -> Head:
@@ -256,6 +264,10 @@ def load(
         teach(bare)
     model = Model(bare, forward, tokenizer, architecture, head, place, chosen, packed, drawn, notes=notes)
     model.quantization = dict(quantization) if quantization else None
+    if is_adapter:
+        from luthier.fronts import place_before
+
+        place_before(model)
     suitability.settle_precision(model)
     return model
 
@@ -384,7 +396,7 @@ def save_other(model: Model, task: str, folder: Path, *, base_name: str, extra: 
         other.bare.config.architectures = [type(other.bare).__name__]
         other.bare.config.save_pretrained(str(folder))
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in own_parameters(other)}
-    save_file(tensors, folder / HEAD, metadata={"body": other.bare.base_model_prefix})
+    save_file(tensors, folder / HEAD)
     tell(other, folder, base_name=base_name, extra=extra)
 
 
@@ -471,18 +483,51 @@ def limit_answers(folder: Path, max_new_tokens: int) -> None:
 
 
 def merged(model: Model) -> nn.Module:
-    """A plain transformers model with the adapter folded into the weights; the given model is left as it was."""
+    """A plain transformers model with the adapter folded into the weights; the given model is left as it was.
+
+    UserError where an adapter cannot be folded, or where the weights then compute otherwise, shown on a few tokens.
+    """
+    from luthier import suitability
+
+    plain = folded(model)
+    told, computed = (
+        suitability.tried(replace(model, forward=each, others={})).float() for each in (model.forward, plain)
+    )
+    apart, size = float((told - computed).abs().max()), float(told.abs().max())
+    if not apart <= MERGED_APART * max(1.0, size):
+        raise unmerged(f"folded into the weights the adapter computes otherwise (logits are {apart:.2g} apart)")
+    return plain
+
+
+def folded(model: Model) -> nn.Module:
+    """The same, whatever it computes; UserError where the adapter cannot be folded."""
     if not model.adapted:
         return model.bare
-    whole = copy.deepcopy(model.forward)
+    refuse_merging(model.forward.active_peft_config.to_dict())
+    whole = copy.deepcopy(model.forward).eval()
     untie(whole.get_base_model())
     head = whole.get_base_model().get_output_embeddings()
-    plain = whole.merge_and_unload()
+    try:
+        with quiet():
+            plain = whole.merge_and_unload()
+    except (AttributeError, NotImplementedError, ValueError, TypeError, RuntimeError) as problem:
+        raise unmerged(f"peft cannot fold this adapter into the weights ({first_line(problem)})") from problem
     if head is not None:  # peft takes a head for free that is tied to the decoder's table and not to the encoder's
         tied = shared(plain, plain.get_output_embeddings().weight)
         for config in (plain.config, plain.config.get_text_config()):
             config.tie_word_embeddings = tied
     return plain
+
+
+def refuse_merging(adapter: Mapping[str, Any]) -> None:
+    """UserError for an adapter, by its config, that stands before the text: there is no whole model that is the same."""
+    if "num_virtual_tokens" in adapter:
+        raise unmerged("what was trained stands before every text, and no weights of a whole model are the same")
+
+
+def unmerged(why: str) -> UserError:
+    """What is told of an adapter that has no merged form."""
+    return UserError(why, where="--to hf", hint="use --to peft: the adapter's folder, which is read beside its base")
 
 
 def shared(module: nn.Module, weight: nn.Parameter) -> bool:
@@ -635,6 +680,15 @@ def quiet() -> Iterator[None]:
             # patterns that peft makes itself for stacked experts and then does not find; tied heads part when merged
             warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys", RuntimeWarning)
             warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer", UserWarning)
+            warnings.filterwarnings(
+                "ignore", "Input and output embeddings are no longer tied", UserWarning
+            )  # as is meant
+            # of single tuners: no compiler for boft's kernels, which compute the same; norms, which ln_tuning is made for;
+            # what export tells when it is asked to merge beft
+            warnings.filterwarnings("ignore", "Failed to load the CUDA extension", UserWarning)
+            warnings.filterwarnings("ignore", "Setting boft_n_butterfly_factor to 1", UserWarning)
+            warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
+            warnings.filterwarnings("ignore", "Detected that the base layer has no bias term", UserWarning)
             yield
     finally:
         logging.set_verbosity(level)
@@ -673,6 +727,7 @@ def scored(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
     """What a classification head says of texts, (B, C) in float32: all padded in one batch, where padding is not read."""
     import torch
 
+    texts = [model.fronted(text) for text in texts]
     if not reads_padding(model):
         ids_BT, mask_BT = padded(texts, model)
         logits_BC: torch.Tensor = model.forward(input_ids=ids_BT, attention_mask=mask_BT).logits

@@ -254,8 +254,8 @@ def merged(subject: Subject) -> Proof:
     if not subject.encoded:
         return unchecked(name, "there are no rows")
     try:
-        plain = models.merged(model)
-    except (NotImplementedError, ValueError, AttributeError, UserError) as problem:
+        plain = models.folded(model)
+    except UserError as problem:
         return unchecked(name, f"it cannot be merged ({first_line(problem)})")
     tolerance = TOLERANCE[model.precision]
     if how_much_it_changes(subject) < TELLING * tolerance:
@@ -391,7 +391,7 @@ def alone(model: Model, row: Encoded) -> dict[str, torch.Tensor]:
     """A row by itself, without padding, as transformers takes it."""
     import torch
 
-    ids = torch.tensor([list(map(int, row.ids))], device=model.device)
+    ids = torch.tensor([list(map(int, model.fronted(row.ids)))], device=model.device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
@@ -405,6 +405,7 @@ def labels_of(model: Model, row: Encoded) -> torch.Tensor:
     if model.architecture == "encoder-decoder":
         return torch.tensor([targets], device=model.device)
     carried = [int(token) if carries else -100 for token, carries in zip(row.ids, row.supervised, strict=True)]
+    carried = [-100] * len(model.front) + carried
     return torch.tensor([carried], device=model.device)
 
 
@@ -576,8 +577,12 @@ def without_adapter(model: Model) -> Iterator[None]:
     wrapped: Any = model.forward
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias", UserWarning)
-        with wrapped.disable_adapter():
-            yield
+        front, model.front = model.front, ()  # virtual tokens are read only where they are put before a text
+        try:
+            with wrapped.disable_adapter():
+                yield
+        finally:
+            model.front = front
 
 
 def parting(

@@ -508,6 +508,8 @@ def export(store: Store, name: str, form: str, precision: str, target: Path, bas
     trained, source = artifacts["model"], artifacts["model"].path / "model"
     if form == "peft" and not adapted(trained):
         raise UserError("the run trained whole weights, so there is no adapter", where=name, hint="use --to hf")
+    if form == "hf" and adapted(trained):
+        models.refuse_merging(json.loads((source / "adapter_config.json").read_text(encoding="utf-8")))
     if warning := verdict_in_words(entry):
         store.listener.say(warning)
     partial = unique_beside(target)

@@ -51,6 +51,9 @@ PLATEAU = STANDARDIZE.replace(
 )
 GRADUAL = STANDARDIZE.replace("[full]", "[gradual]")
 LORA = STANDARDIZE.replace("[full]", "[{kind: lora, rank: 2}]")
+PROMPT = STANDARDIZE.replace("[full]", "[{kind: prompt_tuning, tokens: 3}]")
+PREFIX = STANDARDIZE.replace("[full]", "[{kind: prefix, tokens: 3}]")
+PEFT = STANDARDIZE.replace("[full]", "[{kind: peft, tuner: ia3}]")
 CLASSIFY = """\
 version: 1
 name: keys
@@ -534,6 +537,30 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "techniques.lora.dropout": (train, LORA, "train.techniques=[{kind: lora, rank: 2, dropout: 0.5}]"),
     "techniques.lora.rslora": (train, LORA, "train.techniques=[{kind: lora, rank: 2, rslora: true}]"),
     "techniques.lora.dora": (train, LORA, "train.techniques=[{kind: lora, rank: 2, dora: true}]"),
+    "techniques.lora.modules_to_save": (
+        train,
+        LORA,
+        "train.techniques=[{kind: lora, rank: 2, modules_to_save: [embed_tokens]}]",
+    ),
+    "techniques.peft.tuner": (train, PEFT, "train.techniques=[{kind: peft, tuner: vera}]"),
+    "techniques.peft.settings": (
+        train,
+        PEFT,
+        "train.techniques=[{kind: peft, tuner: ia3, settings: {target_modules: [k_proj], feedforward_modules: []}}]",
+    ),
+    "techniques.prefix.tokens": (train, PREFIX, "train.techniques=[{kind: prefix, tokens: 4}]"),
+    "techniques.prefix.projection": (train, PREFIX, "train.techniques=[{kind: prefix, tokens: 3, projection: 8}]"),
+    "techniques.prompt_tuning.tokens": (train, PROMPT, "train.techniques=[{kind: prompt_tuning, tokens: 4}]"),
+    "techniques.prompt_tuning.init": (
+        train,
+        PROMPT,
+        "train.techniques=[{kind: prompt_tuning, tokens: 3, init: text, text: abc}]",
+    ),
+    "techniques.prompt_tuning.text": (
+        train,
+        STANDARDIZE.replace("[full]", "[{kind: prompt_tuning, tokens: 3, init: text, text: abc}]"),
+        "train.techniques=[{kind: prompt_tuning, tokens: 3, init: text, text: xyz}]",
+    ),
     "techniques.freeze.layers": (
         train,
         STANDARDIZE.replace("[full]", "[freeze, full]"),

@@ -19,7 +19,7 @@ from luthier.choice import find
 from luthier.errors import Problems, UserError
 from luthier.metrics import Metric
 from luthier.mixing import Mixture, Part, Sample, by_temperature, mean_over
-from luthier.model import Head, load, merged, writing_head
+from luthier.model import Head, load, merged, quiet, writing_head
 from luthier.objectives import Objective
 from luthier.recipe_file import loads
 from luthier.runs import Run
@@ -134,6 +134,35 @@ def test_each_task_of_an_encoder_has_a_head_of_its_own_and_a_standard_folder(pla
         "kind": (0.5, 32),
     }
     assert "Learned together" in (done.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("kind", ["prompt_tuning", "prefix", "peft"])
+def test_each_task_has_its_own_head_behind_what_is_trained_for_all(place: Path, kind: str) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    text = SEVERAL.replace("name: both", f"name: both-{kind}")
+    block = "{kind: peft, tuner: vera}" if kind == "peft" else f"{{kind: {kind}, tokens: 3}}"
+    done = run(place, text, f"train.techniques=[{block}]")
+    store = flow.store_for(loads(text, folder=place))
+    base = loads(text, folder=place).recipe.base.locate()
+    for each in (done, *done.together):
+        folder = runs.export(store, each.name, "peft", "float32", place / f"adapter-{each.name}")
+        about = json.loads((folder / "model.json").read_text())
+        with quiet():
+            plain = AutoModelForSequenceClassification.from_pretrained(
+                place / str(base), num_labels=len(about["labels"])
+            )
+            plain = PeftModel.from_pretrained(plain, folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        answers, examples = (
+            [json.loads(line) for line in (each.artifacts[role].path / file).read_text().splitlines()]
+            for role, file in (("tuned", "predictions.jsonl"), ("examples", "test.jsonl"))
+        )
+        for example, answer in zip(examples, answers, strict=True):
+            read = tokenizer(example["input"]["text"], return_tensors="pt")
+            logits = plain(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).logits[0]
+            assert about["labels"][int(logits.argmax())] == answer["output"]["label"]
 
 
 @pytest.mark.parametrize("shape", ["llama", "t5"])

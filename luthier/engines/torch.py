@@ -82,7 +82,12 @@ class TorchSession(Session):
     def fits(self, requests: Sequence[Request]) -> bool:
         most = suitability.positions_of(self.model.bare)
         shown = max((len(self._prefix(before)) for before in {request.before for request in requests}), default=0)
-        taken = shown + (self.max_new_tokens if self.model.architecture == "decoder" else 0)
+        taken = (
+            len(self.model.front)
+            + self.model.prefix
+            + shown
+            + (self.max_new_tokens if self.model.architecture == "decoder" else 0)
+        )
         if most is None or taken + self.reading.max_length <= most:
             return True  # whatever the prompts are, and they need not be read for it
         return taken + max(map(len, self.tokens(requests)), default=0) <= most

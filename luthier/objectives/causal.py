@@ -199,9 +199,10 @@ def side_by_side(prompt: list[int], target: list[int], weight: float, reading: R
 
 
 def in_rows(batch: Sequence[Encoded], model: Model) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """Examples in rows (B, T), padded on the right, and where each begins in (B*T,)."""
-    ids_BT, mask_BT = padded([example.ids for example in batch], model)
-    return {"input_ids": ids_BT, "attention_mask": mask_BT}, [row * ids_BT.shape[1] for row in range(len(batch))]
+    """Examples in rows (B, T), padded on the right, and where each begins in (B*T,): behind virtual tokens."""
+    ids_BT, mask_BT = padded([model.fronted(example.ids) for example in batch], model)
+    starts = [row * ids_BT.shape[1] + len(model.front) for row in range(len(batch))]
+    return {"input_ids": ids_BT, "attention_mask": mask_BT}, starts
 
 
 def packed(batch: Sequence[Encoded], model: Model) -> tuple[dict[str, torch.Tensor], list[int]]:
@@ -224,7 +225,7 @@ def written_by_a_decoder(model: Model, batch: Sequence[Encoded], needs: Needs) -
     """What the decoder of an encoder-decoder writes, at its real positions alone."""
     import torch
 
-    ids_BT, mask_BT = padded([example.ids for example in batch], model)
+    ids_BT, mask_BT = padded([model.fronted(example.ids) for example in batch], model)
     wanted_BT, wanted_mask_BT = padded([example.targets for example in batch], model)
     start = torch.full_like(wanted_BT[:, :1], decoder_start(model))
     positions_S = wanted_mask_BT.reshape(-1).nonzero()[:, 0]

@@ -11,7 +11,7 @@ from luthier.choice import Settings
 from luthier.model import ABOUT, HEAD
 from luthier.store import Artifact, Out, stage
 
-ADAPTER = "base_model.model."  # what peft writes before the name of a parameter
+BEFORE = ("base_model.model.", "base_model.", "")  # the name of a parameter, in what peft writes and without peft
 KEPT = {"config.json", "adapter_config.json"}
 
 
@@ -47,15 +47,11 @@ def with_head(file: Path, head: Path, target: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors, heads = load_file(file), load_file(head)
-    with safe_open(head, framework="pt") as opened:
-        body = opened.metadata()["body"] + "."
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
     if not heads:
         shutil.copyfile(file, target)
         return
-    prefix = ADAPTER if all(name.startswith(ADAPTER) for name in tensors) else ""
-    kept = {name: t for name, t in tensors.items() if name.removeprefix(prefix).startswith(body)}
-    if len(kept) < len(tensors):  # the file that holds the head
-        kept |= {f"{prefix}{name}": tensor for name, tensor in heads.items()}
-    save_file(kept, target, metadata=metadata)
+    inner = {name: next(name.removeprefix(each) for each in BEFORE if name.startswith(each)) for name in tensors}
+    other = {name: heads[own] for name, own in inner.items() if own in heads}
+    save_file({**tensors, **other}, target, metadata=metadata)

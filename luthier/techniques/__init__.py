@@ -105,6 +105,14 @@ class Technique(Choice):
         """How the base is held, as `model.load` takes it (`quantization`); empty: in full precision."""
         return {}
 
+    def places_taken(self, written_apart: bool) -> tuple[int, int]:
+        """Positions of the base that are taken before every text, and before an answer that a decoder writes apart from it."""
+        return 0, 0
+
+    def learning_rate(self) -> float | None:
+        """The peak learning rate that it recommends with these settings, if it has an opinion."""
+        return self.recommended_learning_rate
+
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         """Change the model (freeze, wrap, add) and return what lives while it trains."""
         return self.running()
@@ -201,7 +209,7 @@ def conflicts(techniques: Sequence[Technique]) -> str:
 def learning_rate_for(techniques: Sequence[Technique]) -> float:
     """The peak learning rate recommended by the first technique that has an opinion, else 1e-5 (full fine-tuning), times
     the factors of those that need less."""
-    found = next((t.recommended_learning_rate for t in techniques if t.recommended_learning_rate is not None), 1e-5)
+    found = next((rate for each in techniques if (rate := each.learning_rate()) is not None), 1e-5)
     return math.prod([t.learning_rate_factor for t in techniques], start=found)
 
 

@@ -32,7 +32,10 @@ class Freeze(Technique):
 
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         numbers = numbered_parameters(model.forward)
-        names = list(numbers)
+        inside = {id(parameter): name for name, parameter in model.bare.named_parameters()}
+        # the names that they have in the base, whatever an adapter puts before them
+        known = {name: inside.get(id(parameter), name) for name, parameter in model.named_parameters()}
+        names = list(known.values())
         n = 1 + max((number for number in numbers.values() if number is not None), default=-1)
         if self.layers > n:
             raise UserError(
@@ -42,7 +45,7 @@ class Freeze(Technique):
             )
         tables = embeddings(model.forward) if self.embeddings else set()
         for pattern in self.patterns:
-            if not any(matches(name, pattern) for name in names):
+            if not any(matches(name, pattern) for name in (*names, *known)):
                 raise UserError(
                     f"no parameter matches '{pattern}'",
                     where="train.techniques freeze",
@@ -51,24 +54,31 @@ class Freeze(Technique):
         held = {id(parameter) for name, parameter in model.named_parameters() if name in tables}
         for name, _, weights in adapted_layers(model):
             if any(id(weight) in held for weight in weights):
+                adapter = str(model.forward.active_peft_config.peft_type.value).lower()
                 raise UserError(
-                    f"lora adapts {plain_name(name)}, which freeze shall hold",
+                    f"{adapter} adapts {plain_name(name)}, which freeze shall hold",
                     where="train.techniques",
-                    hint="take it out of lora's targets, or set embeddings to false here",
+                    hint=f"take it out of {adapter}'s targets, or set embeddings to false here",
                 )
+        if (whole := trained_whole(model, held)) is not None:
+            raise UserError(
+                f"freeze shall hold {whole}, which modules_to_save trains whole",
+                where="train.techniques",
+                hint="take it out there, or set embeddings to false here",
+            )
         for name, parameter in model.named_parameters():
             number = numbers.get(name)  # a further task's head is in no block
             if (
                 (number is not None and number < self.layers)
                 or name in tables
-                or any(matches(name, pattern) for pattern in self.patterns)
+                or any(matches(each, pattern) for pattern in self.patterns for each in (name, known[name]))
             ):
                 parameter.requires_grad_(False)
                 held.add(id(parameter))
         for _, layer, weights in adapted_layers(model):
             if weights and all(id(weight) in held for weight in weights):  # nor does an adapter move what is frozen
                 for name, parameter in layer.named_parameters():
-                    if "lora_" in name:
+                    if "base_layer" not in name.split("."):
                         parameter.requires_grad_(False)
         return Running()
 
@@ -82,7 +92,26 @@ def adapted_layers(model: Model) -> Iterator[tuple[str, nn.Module, list[nn.Param
     for name, layer in model.forward.named_modules():
         if isinstance(layer, BaseTunerLayer):
             own = layer.get_base_layer().parameters(recurse=False)
-            yield name, layer, [weight for weight in own if weight.ndim >= 2]
+            weights = list(own)
+            yield name, layer, [weight for weight in weights if weight.ndim >= 2] or weights
+
+
+def trained_whole(model: Model, held: set[int]) -> str | None:
+    """A module of the base that an adapter's `modules_to_save` trains whole and whose weights are to be held."""
+    if not model.adapted:
+        return None
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in model.bare.named_modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            own = list(module.original_module.parameters())
+            new = any(
+                f"{plain_name(name)}.{part}" in model.drawn for part, _ in module.original_module.named_parameters()
+            )
+            copies = list(module.modules_to_save.parameters())
+            if own and not new and all(id(each) in held for each in copies):
+                return plain_name(name)
+    return None
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -98,6 +127,8 @@ def embeddings(module: nn.Module) -> set[str]:
     known, found = blocks(module), set()
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
     for name, each in module.named_modules():
+        if name.startswith("prompt_encoder."):
+            continue  # virtual tokens and prefixes, which are no table of the base
         last = name.rpartition(".")[2].lower()
         is_table = isinstance(each, Embedding) or type(each).__name__.endswith("Embeddings")
         beside = "emb" in last or last == "project_in"  # OPT's

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from luthier.errors import UserError, first_line
-from luthier.model import block_of, blocks, numbered_parameters, peft_task, plain_name, probing, quiet
+from luthier.choice import unknown
+from luthier.errors import UserError
+from luthier.model import block_of, blocks, numbered_parameters, peft_task, probing
 from luthier.quantized import is_quantized
 from luthier.techniques import Running, Technique
+from luthier.techniques._wrapping import CLASSIFIERS, newly_drawn, wrap
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,11 +40,15 @@ class Lora(Technique):
     """Scale by alpha/sqrt(rank) (Kalajdzievski 2023), steadier at high ranks."""
     dora: bool = False
     """Learn magnitude and direction apart (Liu et al. 2024); slower, often better at low ranks."""
+    modules_to_save: list[str] = []
+    """Modules that are trained whole, by name, and saved with the adapter, such as embed_tokens for new words; they get no
+    adapter. A new classification head is one of them in any case."""
 
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
-        modules, experts = self.chosen(model.bare, model.drawn)
+        saved = self.saved(model)
+        modules, experts = self.chosen(model.bare, model.drawn, saved)
         if idle := idle_table(model, modules):
             raise UserError(
                 f"'{idle}' only lends its weights to other tables, and is never computed with",
@@ -54,34 +60,42 @@ class Lora(Technique):
             lora_alpha=self.alpha if self.alpha is not None else 2 * self.rank,
             target_modules=modules,
             target_parameters=experts or None,
-            modules_to_save=newly_drawn(model) or None,
+            modules_to_save=[*saved, *newly_drawn(model)] or None,
             lora_dropout=self.dropout,
             use_rslora=self.rslora,
             use_dora=self.dora,
             task_type=peft_task(model),
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.bare.modules()),
         )
-        left = left_alone(model.bare, {*modules, *(name.rpartition(".")[0] for name in experts)})
+        whole = [name for name, _ in model.bare.named_modules() if within(name, saved)]
+        left = left_alone(model.bare, {*modules, *whole, *(name.rpartition(".")[0] for name in experts)})
         if left:
             model.notes.append(left)
-        frozen = {name for name, parameter in model.bare.named_parameters() if not parameter.requires_grad}
-        with quiet():
-            try:
-                model.forward = get_peft_model(model.bare, config)
-            except (ValueError, TypeError, NotImplementedError) as problem:
-                raise UserError(
-                    f"peft cannot adapt this base: {first_line(problem)}",
-                    where="train.techniques lora",
-                    hint="name other targets, or use `kind: full`",
-                ) from problem
-        for name, parameter in model.forward.named_parameters():
-            if plain_name(name) in frozen:  # such as a new head, of which peft trains a copy
-                parameter.requires_grad_(False)
+        wrap(model, config, "train.techniques lora", "name other targets, or use `kind: full`")
         return Running()
 
-    def chosen(self, bare: nn.Module, drawn: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    def saved(self, model: Model) -> list[str]:
+        """Full names of the modules that are trained whole; UserError for a name that finds none, or a frozen one."""
+        where, found = "train.techniques lora modules_to_save", []
+        names = [name for name, _ in model.bare.named_modules()]
+        for target in self.modules_to_save:
+            meant = [name for name in names if named(name, target)]
+            trained = [w for name in meant for w in model.bare.get_submodule(name).parameters() if w.requires_grad]
+            if not meant:
+                last = sorted({part for name in names if not (part := name.rpartition(".")[2]).isdigit() and part})
+                raise UserError(unknown("module of the base called", target, last), where=where)
+            if not trained:
+                raise UserError(
+                    f"'{target}' has no weights that may train", where=where, hint="let freeze leave it, or take it out"
+                )
+            found += [name for name in meant if name.partition(".")[0] not in CLASSIFIERS]  # which peft adds itself
+        return sorted({name for name in found if not within(name.rpartition(".")[0], found)})
+
+    def chosen(
+        self, bare: nn.Module, drawn: Sequence[str] = (), saved: Sequence[str] = ()
+    ) -> tuple[list[str], list[str]]:
         """Full names of the modules that get an adapter, and of the stacked matrices of experts that do; UserError where
-        there are none. Frozen ones are left out, and what was `drawn` anew is trained whole.
+        there are none. Frozen ones are left out, and what was `drawn` anew or is `saved` is trained whole.
 
         peft adapts stacked matrices without dropout and not as DoRA does, so with these they get none.
         """
@@ -93,6 +107,12 @@ class Lora(Technique):
                     f"'{whole}' is new to the base, so that lora trains it whole already",
                     where="train.techniques lora targets",
                     hint="take it out",
+                )
+            if whole := next((name for name in saved for t in self.targets if named(name, t) or named(t, name)), None):
+                raise UserError(
+                    f"'{whole}' is trained whole, and so gets no adapter",
+                    where="train.techniques lora targets",
+                    hint="take it out here or of modules_to_save",
                 )
             found, experts = by_name(bare, self.targets, stacked)
         else:
@@ -107,8 +127,8 @@ class Lora(Technique):
                 hint="use `all-linear`, or `kind: full`" if linear else "use `kind: full` for this base",
             )
         weights = dict(bare.named_parameters())
-        modules = [name for name in found if not is_frozen(bare.get_submodule(name))]
-        experts = [name for name in experts if weights[name].requires_grad]
+        modules = [n for n in found if not is_frozen(bare.get_submodule(n)) and not within(n, saved)]
+        experts = [name for name in experts if weights[name].requires_grad and not within(name, saved)]
         targets = self.targets if isinstance(self.targets, list) else []
         held = [target for target in targets if not any(matches(name, target) for name in (*modules, *experts))]
         if held or not (modules or experts):
@@ -169,6 +189,11 @@ def idle_table(model: Model, names: list[str]) -> str:
     for hook in hooks:
         hook.remove()
     return next((name for name, table in tables.items() if table not in used), "")
+
+
+def within(name: str, modules: Sequence[str]) -> bool:
+    """Whether a name is that of one of these modules, or of something inside it."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def named(name: str, target: str) -> bool:
@@ -237,12 +262,3 @@ def left_alone(bare: nn.Module, adapted: set[str]) -> str:
     kinds = sorted({".".join(part for part in name.split(".")[-3:] if not part.isdigit()) for name in left})
     share = sum(left.values()) / sum(sizes.values())
     return f"lora leaves {share:.1%} of the weights of the blocks as they are: {', '.join(kinds)}"
-
-
-def newly_drawn(model: Model) -> list[str]:
-    """Modules that the base did not hold: drawn anew, they are trained whole and travel with the adapter.
-
-    The classifier itself is not named here, since peft knows it.
-    """
-    modules = {name.rpartition(".")[0] for name in model.drawn}
-    return sorted(name for name in modules if name.partition(".")[0] not in ("classifier", "score"))

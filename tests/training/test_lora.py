@@ -332,3 +332,47 @@ def test_exported_settings_of_generation_are_what_was_measured(folders: dict[str
     assert written["do_sample"] is False
     assert not {"temperature", "repetition_penalty", "forced_eos_token_id", "min_length"} & written.keys()
     assert load_trained(tmp_path, folders["llama"], device="cpu").bare.generation_config.eos_token_id == [2, 7]
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head", "mlp.down_proj"])
+def test_named_modules_are_trained_whole_and_saved_and_merged(
+    folders: dict[str, Path], tmp_path: Path, target: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = opened(folders["llama"])
+    assert model.bare.config.tie_word_embeddings
+    adapted(model, modules_to_save=[target])
+    whole = [name for name in model.trainable() if ".modules_to_save." in name]
+    assert whole
+    assert all(f".{target}.modules_to_save.default.weight" in name for name in whole)
+    assert not any(target in name for name in model.trainable() if ".lora_" in name)
+    ids = torch.tensor([[1, 5, 6, 2]])
+    with torch.no_grad():
+        for number, parameter in enumerate(model.trainable().values()):
+            parameter.add_(0.05 + 0.001 * number)
+        said = model.forward.eval()(input_ids=ids).logits
+        save(model, tmp_path / "out", base_name="b", extra={})
+        again = load_trained(tmp_path / "out", folders["llama"], device="cpu", precision="float32")
+        torch.testing.assert_close(again.forward(input_ids=ids).logits, said, rtol=0, atol=0)
+        merged(model).save_pretrained(tmp_path / "merged")
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+        torch.testing.assert_close(plain(input_ids=ids).logits, said, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"modules_to_save": ["embed_toks"]}, "no module of the base called 'embed_toks'; did you mean 'embed_tokens'"),
+        ({"modules_to_save": ["q_proj"], "targets": ["q_proj"]}, "q_proj' is trained whole, and so gets no adapter"),
+    ],
+)
+def test_a_module_to_save_that_cannot_be_is_told(folders: dict[str, Path], settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        adapted(opened(folders["llama"]), **settings)
+
+
+@pytest.mark.parametrize("first", ["freeze", "lora"])
+def test_what_is_frozen_is_not_trained_whole_in_either_order(folders: dict[str, Path], first: str) -> None:
+    with pytest.raises(UserError, match="embed_tokens"):
+        both(opened(folders["llama"]), first, {"embeddings": True}, {"modules_to_save": ["embed_tokens"]})

@@ -84,6 +84,8 @@ WEIGHTS = {
     "encoder": "model.safetensors",
     "full": "model.safetensors",
     "lora": "adapter_model.safetensors",
+    "prompt_tuning": "adapter_model.safetensors",
+    "prefix": "adapter_model.safetensors",
     "thaw": "model.safetensors",
     "distil": "model.safetensors",
     "dpo": "adapter_model.safetensors",
@@ -96,6 +98,8 @@ TECHNIQUES = {
     "distil": "[full, {kind: distil, teacher: base, layers: [1]}]",
     "dpo": "[{kind: lora, rank: 4}, dpo]",
     "kto": "[full, {kind: dpo, loss: kto}]",
+    "prompt_tuning": "[{kind: prompt_tuning, tokens: 4}]",
+    "prefix": "[{kind: prefix, tokens: 4, projection: 8}]",
     "lora": "[{kind: lora, rank: 4, dropout: 0.1}, {kind: freeze, layers: 1}]",
 }
 
@@ -153,7 +157,7 @@ def trained(recipe: Path, weights: str) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["full", "lora", "encoder", "thaw", "distil", "dpo", "kto"]
+    "kind", ["full", "lora", "prompt_tuning", "prefix", "encoder", "thaw", "distil", "dpo", "kto"]
 )  # thaw: another package's, trains more from epoch 1 on
 def test_training_killed_at_random_moments_ends_in_the_same_bytes(
     tmp_path: Path, worker: subprocess.Popen[str], kind: str
