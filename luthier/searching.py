@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from luthier.recipe_file import RecipeFile, loads, vary
 from luthier.runs import settled
 from luthier.search_page import page
 from luthier.searchers._optuna import importance
+from luthier.stages.part import Part, part
 from luthier.stages.train import STATE
 from luthier.store import Artifact, Listener, Silent, Store, digest, needs
 from luthier.study import LostError, Study, Trial, Worker, parsed, shown
@@ -83,20 +85,18 @@ class Search:
         with store.in_use():
             plain = settled(opened, store)
             base = flow.base_model(plain.recipe.base, plain, store)
-            examples = flow.hinted(plain.recipe, store, flow.prepared(plain, store))
-            if not PreparedFacts(**examples.facts).splits.get("validation"):
+            tasks = [flow.ready(plain.alone(name), store, base) for name in plain.recipe.tasks or [""]]
+            if not all(PreparedFacts(**task.examples.facts).splits.get("validation") for task in tasks):
                 raise UserError(
                     "a search judges by the validation split, and there is none",
                     where="prepare.split",
                     hint="give it rows",
                 )
-            encoded = flow.encode_for(plain.recipe, store, examples, base)
-            flow.check_answers_fit(plain.recipe, encoded, store.listener)
-            self.test_split = examples.facts["test_split"]
+            self.test_splits = [task.examples.facts["test_split"] for task in tasks]
             self.metric, self.higher_is_better, self.unit = judged_by(plain.recipe)
-            self.name = study_name(plain, examples, base)
+            self.name = study_name(plain, [task.examples for task in tasks], base)
             self.folder = store.searches / self.name
-            self.note("shared", [examples, encoded, base])
+            self.note("shared", [base, *(each for task in tasks for each in (task.made, task.examples, task.encoded))])
         self.folder.mkdir(parents=True, exist_ok=True)
         self.study = Study(self.name, self.address or self.folder / "study.sqlite")
 
@@ -172,32 +172,40 @@ class Search:
         opened = settled(vary(self.opened.text, trial.params, self.opened.folder), self.silent)
         recipe, store = opened.recipe, self.silent
         base = flow.base_model(recipe.base, opened, store)
-        examples = flow.hinted(recipe, store, flow.prepared(opened, store))
-        encoded = flow.encode_for(recipe, store, examples, base)
-        flow.check_answers_fit(recipe, encoded, Silent())
+        tasks = {name: flow.ready(opened.alone(name), store, base) for name in recipe.tasks or [""]}
+        first, *further = tasks
+        kept_task = flow.former_run(opened, store, base) if recipe.former else None
+        beside = {name: tasks[name].encoded for name in further}
         made: list[Artifact] = []
         seen = dict(trial.rungs)
         looks, skipped = self.looks(trial.number)
         for until in [*looks, None]:
-            former = made[-1] if made else None
-            made.append(flow.trained(opened, store, encoded, base, until=until, former=former, beside=self.metric))
+            made.append(
+                flow.trained(
+                    opened,
+                    store,
+                    tasks[first].encoded,
+                    base,
+                    beside,
+                    kept_task,
+                    until=until,
+                    paused=made[-1] if made else None,
+                    look_at=self.metric,
+                )
+            )
             self.note(str(trial.number), made)
             value = kept(made[-1], recipe, self.metric)
             if made[-1].facts["stopped"]:
                 break
             if until is None or until in seen:
                 continue
-            if not self.study.reached(
-                trial, until, value, lambda rivals: self.goes_on(value, rivals, until in skipped)
-            ):
+            if not self.study.reached(trial, until, value, partial(self.goes_on, value, until in skipped)):
                 return
-        quiet = recipe.score.model_copy(update={"baselines": [], "latency_samples": 0, "worst": 0})
-        asked = flow.Candidate(made[-1], base, recipe.model_copy(update={"score": quiet}))
-        found = flow.evaluate(asked, examples, store, "validation")
-        self.note(str(trial.number), [*made, found.tuned, found.scores])
-        scores = Scores.model_validate_json((found.scores.path / "scores.json").read_text(encoding="utf-8"))
-        figures = {name: each.model_dump(mode="json") for name, each in scores.systems["tuned"].metrics.items()}
-        facts = {"figures": figures, "steps": made[-1].facts["steps"], "model": made[-1].content}
+        facts: dict[str, Any] = {"steps": made[-1].facts["steps"], "model": made[-1].content, "figures": {}}
+        for name, task in tasks.items():
+            model = made[-1] if name == first else store.do(part, Part(name=name), trained=made[-1])
+            found = figures_of(task, model, base, store)
+            facts["figures"] |= {f"{metric} of {name}" if name else metric: each for metric, each in found.items()}
         self.study.ended(trial, "complete", value, facts)
 
     def looks(self, number: int) -> tuple[list[int], list[int]]:
@@ -210,7 +218,7 @@ class Search:
         every = hyperband.rungs(longest, self.settings.reduction_factor)
         return every, every[: hyperband.bracket(number, len(every), self.settings.reduction_factor)]
 
-    def goes_on(self, value: float, rivals: Sequence[float], skipped: bool) -> bool:
+    def goes_on(self, value: float, skipped: bool, rivals: Sequence[float]) -> bool:
         """Whether a trial trains on, knowing the values of the others that have come as far."""
         return skipped or hyperband.goes_on(value, rivals, self.settings.reduction_factor, self.higher_is_better)
 
@@ -274,7 +282,7 @@ class Search:
             best=best.number if best else None,
             importance=importance([trial.tried() for trial in trials], self.settings.space, self.higher_is_better),
             recipe=target.name,
-            test_openings=len(self.store.openings(self.test_split)),
+            test_openings=sum(len(self.store.openings(split)) for split in self.test_splits),
         )
         if best:
             write_durably(target, winner(self.opened, best, told).encode())
@@ -389,14 +397,25 @@ def judged_by(recipe: Recipe) -> tuple[str, bool, str]:
     return name, metric.higher_is_better, metric.unit
 
 
-def study_name(opened: RecipeFile, examples: Artifact, base: Artifact) -> str:
+def figures_of(task: flow.Ready, model: Artifact, base: Artifact, store: Store) -> dict[str, Any]:
+    """All metrics of a model on the validation split, with intervals; no rival answers beside it and nothing is timed."""
+    recipe = task.opened.recipe
+    quiet = recipe.score.model_copy(update={"baselines": [], "latency_samples": 0, "worst": 0})
+    asked = flow.Candidate(model, base, recipe.model_copy(update={"score": quiet}))
+    found = flow.evaluate(asked, task.examples, store, "validation")
+    scores = Scores.model_validate_json((found.scores.path / "scores.json").read_text(encoding="utf-8"))
+    return {name: each.model_dump(mode="json") for name, each in scores.systems["tuned"].metrics.items()}
+
+
+def study_name(opened: RecipeFile, examples: Sequence[Artifact], base: Artifact) -> str:
     """A name for all that decides the trials: another budget, gate or place of a table goes on with the same ones."""
     recipe = opened.recipe
     prepare = recipe.prepare.model_copy(update={"split": recipe.prepare.split.placeless()})
     placeless = {"task": recipe.task.placeless(), "base": recipe.base.placeless(), "prepare": prepare}
-    left_out = {"name": True, "gate": True, "train": {"checkpoint_steps"}, "search": OF_BUDGET}
+    left_out: Any = {"name": True, "gate": True, "train": {"checkpoint_steps"}, "search": OF_BUDGET}
+    contents = [artifact.content for artifact in (*examples, base)]
     decides = recipe.model_copy(update=placeless).model_dump(mode="json", exclude=left_out)
-    return f"{recipe.name}-{digest({'recipe': decides, 'examples': examples.content, 'base': base.content})[:8]}"
+    return f"{recipe.name}-{digest({'recipe': decides, 'from': contents})[:8]}"
 
 
 def most_evaluations(epochs: float, every: float, settings: SearchSettings) -> int:

@@ -302,7 +302,7 @@ def parsed(url: str) -> URL:
 
 def shown(url: URL) -> str:
     """An address as it may stand in messages and records: without user, password and options."""
-    return url._replace(username=None, password=None, query={}).render_as_string()
+    return url.set(query={})._replace(username=None, password=None).render_as_string()
 
 
 def secrets_of(url: URL) -> list[str]:
