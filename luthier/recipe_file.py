@@ -231,7 +231,7 @@ def put(document: dict[str, Any], path: str, value: Any) -> tuple[int | str, ...
                 here[key] = value
             elif isinstance(here, dict) and here.get(key) is None:
                 here[key] = CommentedMap()
-            elif isinstance(here[key], str):
+            elif n and isinstance(here[key], str):  # at the top no name alone stands for a block
                 here[key] = CommentedMap(kind=here[key])
             here = here[key]
     except (ValueError, IndexError, TypeError):

@@ -79,7 +79,8 @@ class Search:
         assert opened.recipe.search is not None
         self.opened, self.store, self.settings = opened, store, opened.recipe.search
         self.address = study or self.settings.study or os.environ.get(URL_VARIABLE, "")
-        self.silent = Store(store.root, Quiet(store.listener))
+        self.quiet = Quiet(store.listener, self.settings.trials)
+        self.silent = Store(store.root, self.quiet)
         if self.address:
             parsed(self.address)  # what is no address is told before anything is prepared
         with store.in_use():
@@ -144,7 +145,7 @@ class Search:
     def attempt(self, trial: Trial) -> None:
         """Work on a trial until it is over. A problem of its own values is recorded; any other stops the search, and the
         trial waits for the next call."""
-        say = self.store.listener.say
+        say, self.quiet.trial = self.store.listener.say, trial.number
         say(f"trial {trial.number}: {space.told(trial.params)}")
         try:
             with self.study.beating(trial), self.silent.in_use():
@@ -201,11 +202,14 @@ class Search:
                 continue
             if not self.study.reached(trial, until, value, partial(self.goes_on, value, until in skipped)):
                 return
-        facts: dict[str, Any] = {"steps": made[-1].facts["steps"], "model": made[-1].content, "figures": {}}
+        final = made[-1]
+        facts: dict[str, Any] = {"steps": final.facts["steps"], "model": final.content, "figures": {}}
         for name, task in tasks.items():
-            model = made[-1] if name == first else store.do(part, Part(name=name), trained=made[-1])
-            found = figures_of(task, model, base, store)
+            model = final if name == first else store.do(part, Part(name=name), trained=final)
+            found, *evidence = figures_of(task, model, base, store)
+            made += [model, *evidence]
             facts["figures"] |= {f"{metric} of {name}" if name else metric: each for metric, each in found.items()}
+        self.note(str(trial.number), made)
         self.study.ended(trial, "complete", value, facts)
 
     def looks(self, number: int) -> tuple[list[int], list[int]]:
@@ -299,13 +303,16 @@ class Search:
 
 
 class Quiet(Silent):
-    """What trials say is heard only where it warns: the search itself tells how they come out."""
+    """Of what the stages of a trial tell, how far training is; the search itself tells how trials come out."""
 
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
+    def __init__(self, listener: Listener, budget: int | None) -> None:
+        self.listener, self.budget, self.trial = listener, budget, 0
 
     def progress(self, what: str, done: float, total: float, figures: Mapping[str, str]) -> None:
-        self.listener.progress(what, done, total, figures)
+        if what == "train":
+            of = max(self.budget or 0, self.trial + 1)
+            told = {"trial": str(self.trial), "step": f"{done:.0f}/{total:.0f}", **figures}
+            self.listener.progress("search", self.trial, of, told)
 
 
 class Helper:
@@ -397,14 +404,18 @@ def judged_by(recipe: Recipe) -> tuple[str, bool, str]:
     return name, metric.higher_is_better, metric.unit
 
 
-def figures_of(task: flow.Ready, model: Artifact, base: Artifact, store: Store) -> dict[str, Any]:
-    """All metrics of a model on the validation split, with intervals; no rival answers beside it and nothing is timed."""
+def figures_of(
+    task: flow.Ready, model: Artifact, base: Artifact, store: Store
+) -> tuple[dict[str, Any], Artifact, Artifact]:
+    """All metrics of a model on the validation split, with intervals, and the predictions and scores that they are from; no
+    rival answers beside it and nothing is timed."""
     recipe = task.opened.recipe
     quiet = recipe.score.model_copy(update={"baselines": [], "latency_samples": 0, "worst": 0})
     asked = flow.Candidate(model, base, recipe.model_copy(update={"score": quiet}))
     found = flow.evaluate(asked, task.examples, store, "validation")
     scores = Scores.model_validate_json((found.scores.path / "scores.json").read_text(encoding="utf-8"))
-    return {name: each.model_dump(mode="json") for name, each in scores.systems["tuned"].metrics.items()}
+    figures = {name: each.model_dump(mode="json") for name, each in scores.systems["tuned"].metrics.items()}
+    return figures, found.tuned, found.scores
 
 
 def study_name(opened: RecipeFile, examples: Sequence[Artifact], base: Artifact) -> str:

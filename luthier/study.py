@@ -106,7 +106,7 @@ class Study:
         try:
             self.engine: Engine = sa.create_engine(self.url, pool_pre_ping=True, **options)
         except ModuleNotFoundError as problem:
-            hint = "pip install 'luthier[postgres]' and write postgresql+psycopg://"
+            hint = "install it; for PostgreSQL: pip install 'luthier[postgres]', and write postgresql+psycopg://"
             raise UserError(f"needs the package {problem.name}", where=shown(self.url), hint=hint) from None
         self.studies, self.trials_table = tables()
         with self.told():
