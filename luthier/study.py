@@ -157,7 +157,7 @@ class Study:
             on = goes_on([values[rung] for values in others if rung in values])
             trial.rungs = [*trial.rungs, (rung, value)]
             trial.state = "running" if on else "pruned"
-            end = {} if on else {"value": value}
+            trial.value = None if on else value
             self._write(
                 connection,
                 trial.number,
@@ -165,7 +165,7 @@ class Study:
                 rungs=json.dumps(trial.rungs),
                 state=trial.state,
                 seconds=trial.worked(),
-                **end,
+                value=trial.value,
             )
         return on
 

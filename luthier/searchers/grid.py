@@ -12,8 +12,9 @@ from luthier.space import Dimension
 
 
 class Grid(Searcher):
-    """Tries every combination of the listed values once, in an order drawn from the seed: a budget that ends earlier has
-    seen all parts of the grid."""
+    """Tries every combination of the listed values once.
+
+    Their order is drawn from the seed, so that a budget which ends earlier has seen all parts of the grid."""
 
     def unfit(self, space: Mapping[str, Dimension]) -> dict[str, str]:
         return {

@@ -12,9 +12,10 @@ from luthier.space import Dimension
 
 
 class Tpe(Searcher):
-    """Tree-structured Parzen estimator (Bergstra and others 2011), as Optuna computes it: proposes where the density of the
-    better trials is high beside that of the others. Trials that are running count as bad, so that parallel workers do not
-    all try the same."""
+    """Tries what is near to good trials and far from others: the tree-structured Parzen estimator.
+
+    Bergstra and others 2011, as Optuna computes it: proposes where the density of the better trials is high beside that of
+    the others. Trials that are running count as bad, so that parallel workers do not all try the same."""
 
     startup: int = Field(10, ge=1)
     """Trials that are drawn at random before the first proposal."""
