@@ -206,8 +206,12 @@ def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(place: Path, t
 def test_what_is_wrong_with_every_trial_stops_the_search_and_leaves_no_trial(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no file gone.csv"):
         found(place, tmp_path / "store", "task.table=gone.csv")
+    rows = [[f"{n} kg", "ab"[n % 3 == 0], "train"] for n in range(60)]
+    rows += [[f"{n} m", "ab"[n % 3 == 0], part] for part in ("validation", "test") for n in range(20)]
+    with (place / "twice.csv").open("w", newline="") as file:  # what is validated on is tested, too, and so left out
+        csv.writer(file).writerows([["text", "label", "part"], *rows])
     with pytest.raises(UserError, match="a search judges by the validation split, and there is none"):
-        found(place, tmp_path / "none", "prepare.split={kind: given, column: part}")
+        found(place, tmp_path / "none", "prepare.split={kind: given, column: part}", "task.table=twice.csv")
     assert not (tmp_path / "store" / "searches").exists()
 
 
