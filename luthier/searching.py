@@ -456,7 +456,7 @@ def is_of(problem: UserError, params: Mapping[str, Any]) -> bool:
     """Whether a problem is one of a trial's own values: training diverged, or what must be changed is what is searched."""
     if isinstance(problem, DivergedError):
         return True
-    place = problem.where
+    place = problem.where.partition(" ")[0]  # a technique adds its name
     return bool(place) and any(path.startswith(place) or place.startswith(path) for path in params)
 
 

@@ -220,6 +220,7 @@ def test_what_is_wrong_with_every_trial_stops_the_search_and_leaves_no_trial(pla
     [
         ("encode.max_length", True),
         ("train.techniques", True),
+        ("train.techniques lora", True),
         ("train.techniques[0].rank", True),
         ("base.path", False),
         ("table.csv", False),
