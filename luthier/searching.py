@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier import flow, hyperband, space
-from luthier.durable import write_durably
+from luthier.durable import check_writable, write_durably
 from luthier.errors import DivergedError, MachineError, UserError
 from luthier.facts import PreparedFacts, Scores, SearchFacts, TrialFacts
 from luthier.recipe import Recipe, SearchSettings
@@ -62,6 +62,7 @@ def search(
         raise UserError("the recipe does not say what to search", where="search", hint="see docs/search.md")
     target = target or opened.folder / f"{best_name(opened.recipe)}.yaml"
     refuse_foreign(target)
+    check_writable(target.parent)
     n = workers or opened.recipe.search.workers
     with Search(opened, store, study) as started:
         if n == 1:
@@ -153,11 +154,14 @@ class Search:
                     self.train(trial)
                 except MachineError:
                     raise
-                except (UserError, MemoryError) as problem:
-                    if isinstance(problem, UserError) and not is_of(problem, trial.params):
+                except UserError as problem:
+                    if not is_of(problem, trial.params):
                         raise
-                    sentence = problem.sentence() if isinstance(problem, UserError) else "the memory did not suffice"
-                    self.study.ended(trial, "failed", None, {"problem": sentence})
+                    self.study.ended(trial, "failed", None, {"problem": problem.sentence()})
+                except (MemoryError, RuntimeError) as problem:
+                    if not is_of_memory(problem):
+                        raise
+                    self.study.ended(trial, "failed", None, {"problem": "the memory did not suffice"})
         except LostError:
             say(f"trial {trial.number} was taken up by another worker, since this one was not heard of")
             return
@@ -236,8 +240,11 @@ class Search:
             if trial and trial.state != "running" and trial is not best:
                 doomed |= set(needs(file))
                 file.unlink(missing_ok=True)
-        if doomed:
-            self.store.gc(among=doomed)
+        try:
+            if doomed:
+                self.store.gc(among=doomed)
+        except UserError as problem:  # a damaged record of some run: what it needs is unknown, and so nothing goes
+            self.store.listener.say(f"warning: the rungs of trials that are over stay ({problem.sentence()})")
 
     def work_with(self, n: int) -> None:
         """Work with so many processes on this machine, each with its share of the cores, until all of them are done."""
@@ -458,6 +465,13 @@ def is_of(problem: UserError, params: Mapping[str, Any]) -> bool:
         return True
     place = problem.where.partition(" ")[0]  # a technique adds its name
     return bool(place) and any(path.startswith(place) or place.startswith(path) for path in params)
+
+
+def is_of_memory(problem: BaseException) -> bool:
+    """Whether the memory, of the machine or of its GPU, did not suffice: torch tells the former in its sentence alone."""
+    import torch
+
+    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
 
 
 def best_of(trials: Sequence[Trial], higher_is_better: bool) -> Trial | None:

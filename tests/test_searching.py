@@ -16,6 +16,7 @@ from typing import Any
 import databases
 import pytest
 import tiny
+import torch
 
 from luthier import flow, searching
 from luthier.errors import Problems, UserError
@@ -24,6 +25,7 @@ from luthier.recipe_file import load, loads, vary
 from luthier.searching import FOUND, Searched, search
 from luthier.space import told
 from luthier.store import Silent, Store
+from luthier.study import Study
 
 RECIPE = """\
 # of a test
@@ -424,6 +426,71 @@ def test_two_workers_at_once_share_the_trials_and_each_is_done_once(place: Path,
     begun = [line.partition(":")[0] for line in heard.lines if ": learning_rate" in line]
     assert sorted(line.partition("] ")[2] for line in begun) == [f"trial {n}" for n in range(6)]
     assert {line.partition("]")[0] for line in begun} == {"[worker 1", "[worker 2"}
+
+
+class Killing(Heard):
+    """Kills the worker that has begun with a trial, once."""
+
+    def __init__(self, root: Path, number: int) -> None:
+        super().__init__()
+        self.root, self.number, self.killed = root, number, 0
+
+    def say(self, line: str) -> None:
+        super().say(line)
+        if f"] trial {self.number}: " in line and not self.killed:
+            (file,) = self.root.glob("searches/*/study.sqlite")
+            study = Study(file.parent.name, file)
+            owner = study.trials()[self.number].owner
+            study.close()
+            self.killed = int(owner.rsplit("-", 2)[1])
+            os.kill(self.killed, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_the_trial_of_a_worker_that_is_killed_is_taken_up_by_the_other(place: Path, tmp_path: Path) -> None:
+    heard = Killing(tmp_path / "store", 1)
+    done = found(place, tmp_path / "store", "search.pruner=none", "search.trials=4", listener=heard, workers=2)
+    assert heard.killed
+    assert [(trial.number, trial.state) for trial in done.facts.trials] == [(n, "complete") for n in range(4)]
+    begun = [line for line in heard.lines if "] trial 1: " in line]
+    assert len(begun) == 2
+    assert begun[0].partition("] ")[2] == begun[1].partition("] ")[2]
+    assert begun[0] != begun[1]
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(place: Path, tmp_path: Path) -> None:
+    task = {"text": RECIPE, "folder": str(place), "store": str(tmp_path / "store"), "study": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from luthier.searching import help_out; help_out()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(json.dumps(task) + "\n")
+    process.stdin.flush()
+    while '{"say": "trial 0: ' not in process.stdout.readline():
+        pass
+    process.stdin.close()  # as the system does when the other end is killed
+    process.stdout.read()
+    assert process.wait() == 1
+    process.stdout.close()
+    assert found(place, tmp_path / "store").facts.trials[0].state == "complete"
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("shapes do not fit"), False),
+    ],
+)
+def test_what_memory_did_not_suffice_for_is_known(problem: BaseException, expected: bool) -> None:
+    assert searching.is_of_memory(problem) is expected
 
 
 @pytest.mark.slow
