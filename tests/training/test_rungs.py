@@ -37,6 +37,11 @@ train:
 CASES = {
     "full": ("generate", "gpt2", "[full]"),
     "lora": ("generate", "gpt2", "[{kind: lora, rank: 4, dropout: 0.1}, {kind: freeze, layers: 1}]"),
+    "gradual": (
+        "classify, text: prompt, label: kind",
+        "bert",
+        "[gradual, discriminative]\n  schedule: {kind: plateau, patience: 1}",
+    ),
     "encoder": ("classify, text: prompt, label: kind", "bert", "[full]"),
     "thaw": ("generate", "gpt2", "[thaw]"),  # of another package: begins to train more at epoch 1, and has a state
 }
