@@ -161,24 +161,14 @@ def lines(
     return Markup('<svg class="lines" role="img" aria-label="{}">{}</svg>').format(label, drawn)
 
 
-def near(values: Iterable[float]) -> Span:
-    """Round numbers around the values, zero among them only where they reach it."""
-    found = [value for value in values if known(value)]
-    if not found:
-        return Span(0.0, 1.0)
-    low, high = min(found), max(found)
-    if low == high:
-        return Span(low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0))
-    step = _step(high - low, 4)
-    return Span(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step)
-
-
-def history(label: str, points: Sequence[tuple[int, float, str]], best: Sequence[tuple[int, float]]) -> Markup:
+def history(
+    label: str, points: Sequence[tuple[int, float, str]], best: Sequence[tuple[int, float]], unit: str = ""
+) -> Markup:
     """Values by number of trial, each a dot of its look, and the best so far as a line of steps."""
     if not points:
         return Markup("")
     last = max(1, *(number for number, _, _ in points))
-    across, up = Span(0.0, float(last)), near([value for _, value, _ in points])
+    across, up = Span(0.0, float(last)), near([value for _, value, _ in points], unit)
     drawn = Markup("")
     for tick in ticks(up, 3):
         place = round(100 - up.at(tick), 2)

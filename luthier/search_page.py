@@ -62,7 +62,7 @@ def history(facts: SearchFacts) -> str:
         if state == "complete" and better:
             best.append((number, value))
     told = f"{facts.metric} of {len(points)} trials by number" + (f"; the best is {best[-1][1]:.4g}" if best else "")
-    return plots.history(told, points, best)
+    return plots.history(told, points, best, facts.unit)
 
 
 def parallel(facts: SearchFacts, names: dict[str, str]) -> str:
@@ -70,7 +70,7 @@ def parallel(facts: SearchFacts, names: dict[str, str]) -> str:
     trials = [trial for trial in ranked(facts)[::-1] if trial.value is not None]
     if not trials:
         return ""
-    result = plots.near([trial.value for trial in trials if trial.value is not None])
+    result = plots.near([trial.value for trial in trials if trial.value is not None], facts.unit)
     axes = [(names[path], marks(block)) for path, block in facts.space.items()]
     axes.append((facts.metric, [(result.at(tick) / 100, plots.short(tick)) for tick in plots.ticks(result, 3)]))
     paths = []

@@ -430,7 +430,7 @@ def study_name(opened: RecipeFile, examples: Sequence[Artifact], base: Artifact)
     recipe = opened.recipe
     prepare = recipe.prepare.model_copy(update={"split": recipe.prepare.split.placeless()})
     placeless = {"task": recipe.task.placeless(), "base": recipe.base.placeless(), "prepare": prepare}
-    left_out: Any = {"name": True, "gate": True, "train": {"checkpoint_steps"}, "search": OF_BUDGET}
+    left_out: Any = {"name": True, "gate": True, "repeat": True, "train": {"checkpoint_steps"}, "search": OF_BUDGET}
     contents = [artifact.content for artifact in (*examples, base)]
     decides = recipe.model_copy(update=placeless).model_dump(mode="json", exclude=left_out)
     return f"{recipe.name}-{digest({'recipe': decides, 'from': contents})[:8]}"

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from luthier.facts import Figure, SearchFacts, TrialFacts
-from luthier.plots import history, near, parallel
+from luthier.plots import history, parallel
 from luthier.search_page import height, marks, page, ranked
 
 FIGURE = Figure(estimate=0.9, interval=(0.8, 0.95), n=50, entities=50, unit="share")
@@ -132,10 +132,3 @@ def test_figures_are_wellformed_and_say_in_words_what_they_show() -> None:
     root = ET.fromstring(str(parallel("two", [("a", [(0.0, "1")]), ("b", [])], [([0.0, 1.0], "best")])))
     assert [line.get("points") for line in root.iter("polyline")] == ["0.0,100.0 100.0,0.0"]
     assert history("none", [], []) == parallel("one axis", [("a", [])], []) == ""
-
-
-def test_an_axis_of_figures_stays_near_to_them() -> None:
-    assert near([0.91, 0.94]) == pytest.approx((0.91, 0.94))
-    low, high = near([0.5, 0.5])
-    assert low < 0.5 < high
-    assert near([]) == (0.0, 1.0)
