@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from luthier.runs import Run as Run
     from luthier.runs import apply as apply
     from luthier.runs import export as export
+    from luthier.searching import search as search
     from luthier.store import Store as Store
 
 _HOMES = {
@@ -28,11 +29,25 @@ _HOMES = {
     "load": "recipe_file",
     "loads": "recipe_file",
     "run": "flow",
+    "search": "searching",
     "selftest": "proving",
     "store_for": "flow",
 }
 
-__all__ = ["Recipe", "Run", "Store", "UserError", "apply", "export", "load", "loads", "run", "selftest", "store_for"]
+__all__ = [
+    "Recipe",
+    "Run",
+    "Store",
+    "UserError",
+    "apply",
+    "export",
+    "load",
+    "loads",
+    "run",
+    "search",
+    "selftest",
+    "store_for",
+]
 
 
 def __getattr__(name: str) -> Any:

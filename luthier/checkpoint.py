@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from luthier.model import Model
     from luthier.techniques import Running
 
-BEST, LAST = "best", "last"
+BEST, LAST, HISTORY = "best", "last", "history.jsonl"
 WEIGHTS, OPTIMIZER, RUNNING = "weights.safetensors", "optimizer.safetensors", "running.safetensors"
 
 
@@ -170,6 +170,19 @@ class State:
         with torch.no_grad():
             for name, parameter in self.weights(stored).items():
                 parameter.copy_(stored[name])
+
+
+def carry(source: Path, target: Path) -> None:
+    """Copy the whole state between checkpoints and an artifact: the last and the best weights and the history, and nothing
+    else that a crash may have left. The last ones come last: where they are whole, all is."""
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / HISTORY, target / HISTORY)
+    for name in (BEST, LAST):
+        for left in (target / name, *beside(target / name)):
+            shutil.rmtree(left, ignore_errors=True)
+        found = newest_whole(source / name)
+        if found is not None:
+            shutil.copytree(found, target / name)
 
 
 def read_weights(folder: Path, file: str = WEIGHTS) -> dict[str, torch.Tensor]:

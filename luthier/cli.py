@@ -26,6 +26,7 @@ INTERRUPTED = {
     "run": "what was finished is kept, and the same command goes on from the last checkpoint",
     "apply": "what was answered is kept up to the last block of questions, and the same command goes on after it",
     "report": "the pages are whole, each as it was or as it is now; the same command writes them all",
+    "search": "what was found is kept, and the same command goes on with the trials that had begun",
     "gc": "what is left is whole; the same command removes the rest",
 }
 
@@ -289,6 +290,54 @@ def lr_find(
             print(f"next  luthier run {typed(str(recipe))} {change}")
 
     _print(range_page.summary(facts, opened.recipe.name, folder), as_json, show)
+
+
+@app.command()
+def search(
+    recipe: RecipePath,
+    changes: Changes = None,
+    store: NewStore = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that work on trials at once; by default search.workers.")
+    ] = None,
+    study: Annotated[
+        str,
+        typer.Option(
+            help="Address of the database that keeps the trials, for several machines: postgresql+psycopg://host/name.",
+            envvar="LUTHIER_STUDY",
+            show_envvar=True,
+            metavar="URL",
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Recipe of the best trial; by default <name>-best.yaml beside the recipe.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try other values in a recipe, as its block `search` says, and write the best trial as a recipe.
+
+    Trials are judged on the validation split; the test split stays shut. Interrupted, or killed, the same command goes on
+    with the same trials; the same command on another machine, with the same --study, works on them too.
+    """
+    from luthier import flow
+    from luthier.recipe_file import load
+    from luthier.searching import search as find_best
+
+    opened = load(recipe, changes or [])
+    with _screen() as screen:
+        place = flow.store_for(opened, screen, root=store)
+        done = find_best(opened, place, workers=workers, study=study, target=out)
+
+    def show() -> None:
+        facts = done.facts
+        best = next(trial for trial in facts.trials if trial.number == facts.best)
+        states = Counter(trial.state for trial in facts.trials)
+        told = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
+        print(f"{len(facts.trials)} trials ({told}); the best is trial {best.number}: {facts.metric} {best.value:.4g}")
+        print("\n".join(f"  {path} {value}" for path, value in best.params.items()))
+        print(f"page: {done.page}\nnext: luthier run {typed(str(done.recipe))}")
+
+    _print(done.json(), as_json, show)
 
 
 @app.command()

@@ -30,6 +30,10 @@ class Problems(UserError):
         self.where = where
 
 
+class DivergedError(UserError):
+    """Training that ran into numbers which are none; a search counts it as a failed trial and goes on."""
+
+
 class MachineError(UserError):
     """The machine, not the recipe, is short of something (disk, memory); exit code 4."""
 

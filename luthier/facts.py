@@ -395,3 +395,39 @@ class RunFacts(Facts):
     def flow(self) -> list[FlowStep]:
         """Every step of the rows, from the file to what is trained on and asked."""
         return [*self.prepared.flow, self.encoded.flow]
+
+
+class TrialFacts(Facts):
+    """One trial of a search."""
+
+    number: int
+    params: dict[str, Any]  # path -> value
+    state: str  # running, complete, pruned, failed
+    value: float | None  # of the search's metric, of the weights that were kept; of a pruned trial its last
+    rungs: list[tuple[int, float]]  # (evaluations, value) where Hyperband looked
+    figures: Figures = {}  # on the validation split, of a complete trial
+    steps: int | None = None  # optimizer steps of a complete trial
+    model: str = ""  # SHA-256 of what a complete trial came to
+    problem: str = ""  # why it failed
+    seconds: float = 0.0  # of work
+
+
+class SearchFacts(Facts):
+    """What a search found: its page shows nothing else."""
+
+    name: str
+    study: str  # name of the study in its database
+    database: str  # without user and password
+    searcher: dict[str, Any]
+    pruner: str
+    reduction_factor: int
+    metric: str
+    unit: str
+    higher_is_better: bool
+    seed: int
+    space: dict[str, dict[str, Any]]
+    trials: list[TrialFacts]
+    best: int | None  # number of a trial
+    importance: dict[str, float] | None
+    recipe: str  # file of the winner
+    test_openings: int

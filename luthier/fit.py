@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from luthier import model as models
 from luthier.batching import Encoded, Step, plan
 from luthier.checkpoint import History, Progress, State
-from luthier.errors import UserError
+from luthier.errors import DivergedError, UserError
 from luthier.facts import Group, Grouping
 from luthier.mixing import Mixture, Several
 from luthier.objectives import Objective
@@ -56,10 +56,12 @@ def fit(
     seed: int,
     inputs: Inputs,
     rise: Rise | None = None,
+    until: int | None = None,
 ) -> Progress:
     """Train in place; the weights that are to be kept are in the model at the end. Goes on from `out.checkpoints`.
 
-    With `rise`, its steps and rates take the place of the settings', and a loss that runs away ends the training.
+    With `rise`, its steps and rates take the place of the settings', and a loss that runs away ends the training. After
+    `until` evaluations it pauses, with the whole state there: the schedule is that of the full length.
 
     The history, a JSON line for each step and evaluation, is left beside the checkpoints in `history.jsonl`.
     """
@@ -99,7 +101,7 @@ def fit(
         progress, pace = state.progress, Pace(out, state.progress.step, total)
         steps: list[Step] = []
         losses: list[float] = []  # for `rise` alone, which is not resumed
-        while not progress.stopped:
+        while not progress.stopped and not paused(progress, until):
             epoch, within = divmod(progress.step, per_epoch)
             if within == 0 or not steps:
                 steps = plan(
@@ -136,13 +138,18 @@ def fit(
                 consider(state, evaluate, watch, progress.step / per_epoch, out)
             if progress.step == total:
                 progress.stopped = progress.stopped or "finished"
-            if progress.step % settings.checkpoint_steps == 0 or progress.stopped:
+            if progress.step % settings.checkpoint_steps == 0 or progress.stopped or paused(progress, until):
                 state.save(out.checkpoints)
-        if watch.keep_best and progress.best and progress.best["step"] != progress.step:
+        if progress.stopped and watch.keep_best and progress.best and progress.best["step"] != progress.step:
             state.restore_best(out.checkpoints)
         for module in model.modules():
             module.eval()
     return progress
+
+
+def paused(progress: Progress, until: int | None) -> bool:
+    """Whether as many evaluations are done as are to be done for now."""
+    return until is not None and len(progress.evaluations) >= until
 
 
 def take_step(
@@ -312,9 +319,9 @@ def note(state: State, entry: Mapping[str, Any]) -> None:
     state.progress.history_lines += 1
 
 
-def diverged(loss: float, norm: float, step: int) -> UserError:
+def diverged(loss: float, norm: float, step: int) -> DivergedError:
     """What is told when the loss or the gradient is no number any more."""
-    return UserError(
+    return DivergedError(
         f"the loss became {loss} (gradient norm {norm}) at step {step}",
         where="train",
         hint="lower train.learning_rate, or use precision float32; the last checkpoint holds finite weights",

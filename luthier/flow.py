@@ -439,9 +439,10 @@ def training(
     base: Artifact,
     beside: Mapping[str, Artifact],
     former: Former | None,
+    look_at: str = "loss",
 ) -> tuple[Train, dict[str, Artifact]]:
     """What decides the weights. The files that techniques name enter by their bytes, as `<technique>.<name>`; `beside` are
-    the encoded examples of further tasks, by name."""
+    the encoded examples of further tasks, by name; the metric `look_at` is computed where no other one watches."""
     recipe = opened.recipe
     inputs = {
         f"{technique.kind}.{name}": artifact
@@ -450,7 +451,8 @@ def training(
     }
     further = {name: Beside(name=name, weight=recipe.tasks[name].weight) for name in beside}
     further = {
-        name: each.model_copy(update={"evaluation": evaluation(recipe.alone(name))}) for name, each in further.items()
+        name: each.model_copy(update={"evaluation": evaluation(recipe.alone(name), look_at)})
+        for name, each in further.items()
     }
     inputs |= {f"tasks.{name}": artifact for name, artifact in beside.items()}
     if former is not None:
@@ -470,7 +472,7 @@ def training(
         settings=recipe.train.model_copy(
             update={"techniques": [technique.placeless() for technique in recipe.train.techniques]}
         ),
-        evaluation=evaluation(recipe.alone(first) if first else recipe),
+        evaluation=evaluation(recipe.alone(first) if first else recipe, look_at),
         name=first,
         weight=recipe.tasks[first].weight if first else 1.0,
         beside=list(further.values()),
@@ -490,18 +492,27 @@ def trained(
     base: Artifact,
     beside: Mapping[str, Artifact] | None = None,
     former: Former | None = None,
+    *,
+    until: int | None = None,
+    paused: Artifact | None = None,
+    look_at: str = "loss",
 ) -> Artifact:
-    """The model."""
-    config, inputs = training(opened, store, base, beside or {}, former)
+    """The model; of a search, the pause after `until` evaluations, going on from an earlier one (`paused`), with the
+    metric `look_at` computed at each evaluation where no other one watches."""
+    config, inputs = training(opened, store, base, beside or {}, former, look_at)
+    config = config.model_copy(update={"until": until})
+    if paused is not None:
+        inputs["paused"] = paused
     return store.do(train, config, encoded=encoded, base=base, **inputs)
 
 
-def evaluation(recipe: Recipe) -> Evaluation | None:
-    """What watches the training of a task beside the loss."""
+def evaluation(recipe: Recipe, look_at: str = "loss") -> Evaluation | None:
+    """What watches the training of a task beside the loss, or is looked at where nothing watches."""
     stop = recipe.train.stop
-    if not stop or stop.metric == "loss":
+    name = stop.metric if stop and stop.metric != "loss" else look_at
+    if name == "loss":
         return None
-    metric = next(metric for metric in recipe.metrics() if metric.kind == stop.metric)
+    metric = next(metric for metric in recipe.metrics() if metric.kind == name)
     return Evaluation(metric=metric, max_new_tokens=recipe.predict.engine.max_new_tokens)
 
 

@@ -1,4 +1,4 @@
-"""Plots as inline SVG and pure functions of numbers: dots with intervals, lines, and the flow of rows.
+"""Plots as inline SVG and pure functions of numbers: dots with intervals, lines, trials, and the flow of rows.
 
 Positions are percentages of the picture, so a plot fits a phone and a desk alike while text and strokes keep their
 size; colours come from the classes that the page's style sheet knows.
@@ -159,6 +159,73 @@ def lines(
                 if y is not None
             )
     return Markup('<svg class="lines" role="img" aria-label="{}">{}</svg>').format(label, drawn)
+
+
+def history(
+    label: str, points: Sequence[tuple[int, float, str]], best: Sequence[tuple[int, float]], unit: str = ""
+) -> Markup:
+    """Values by number of trial, each a dot of its look, and the best so far as a line of steps."""
+    if not points:
+        return Markup("")
+    last = max(1, *(number for number, _, _ in points))
+    across, up = Span(0.0, float(last)), near([value for _, value, _ in points], unit)
+    drawn = Markup("")
+    for tick in ticks(up, 3):
+        place = round(100 - up.at(tick), 2)
+        drawn += Markup('<line class="grid" x1="0" x2="100%" y1="{0}%" y2="{0}%"/>').format(place)
+        drawn += Markup('<text x="-8" y="{}%" dy="4" text-anchor="end">{}</text>').format(place, short(tick))
+    for tick in ticks(across, min(last, 6)):
+        if tick == round(tick):
+            place = across.at(tick)
+            drawn += Markup('<text x="{}%" y="100%" dy="18" text-anchor="{}">{}</text>').format(
+                place, _anchor(place), short(tick)
+            )
+    corners: list[tuple[float, float]] = []
+    for number, value in [*best, *([(last, best[-1][1])] if best else [])]:
+        if corners:
+            corners.append((float(number), corners[-1][1]))
+        corners.append((float(number), value))
+    steps = " ".join(f"{across.at(x)},{round(100 - up.at(y), 2)}" for x, y in corners)
+    drawn += Markup(
+        '<svg viewBox="0 0 100 100" preserveAspectRatio="none" overflow="visible"><polyline class="measured" points="{}"/></svg>'
+    ).format(steps)
+    drawn += Markup("").join(
+        Markup('<circle class="dot {}" cx="{}%" cy="{}%" r="4.5"/>').format(
+            look, across.at(number), round(100 - up.at(value), 2)
+        )
+        for number, value, look in points
+    )
+    return Markup('<svg class="lines" role="img" aria-label="{}">{}</svg>').format(label, drawn)
+
+
+def parallel(
+    label: str, axes: Sequence[tuple[str, Sequence[tuple[float, str]]]], paths: Sequence[tuple[Sequence[float], str]]
+) -> Markup:
+    """Trials as lines over one upright axis for each thing that was varied and one for what came out.
+
+    Axes are (name, [(height, text), ...]) and paths (heights on the axes, look); heights go from 0 at the foot to 1.
+    """
+    if len(axes) < 2:
+        return Markup("")
+    at = [round(100 * n / (len(axes) - 1), 2) for n in range(len(axes))]
+    lines_drawn = Markup("").join(
+        Markup('<polyline class="{}" points="{}"/>').format(
+            look, " ".join(f"{x},{round(100 - 100 * y, 2)}" for x, y in zip(at, heights, strict=True))
+        )
+        for heights, look in paths
+    )
+    drawn = Markup('<svg viewBox="0 0 100 100" preserveAspectRatio="none" overflow="visible">{}</svg>').format(
+        lines_drawn
+    )
+    for x, (name, marks) in zip(at, axes, strict=True):
+        side = "start" if x < 50 else "end"
+        drawn += Markup('<line class="axis" x1="{0}%" x2="{0}%" y1="0" y2="100%"/>').format(x)
+        drawn += Markup('<text class="strong" x="{}%" y="-12" text-anchor="{}">{}</text>').format(x, _anchor(x), name)
+        for height, text in marks:
+            drawn += Markup('<text x="{}%" dx="{}" y="{}%" dy="4" text-anchor="{}">{}</text>').format(
+                x, 6 if side == "start" else -6, round(100 - 100 * height, 2), side, text
+            )
+    return Markup('<svg class="lines parallel" role="img" aria-label="{}">{}</svg>').format(label, drawn)
 
 
 def flow(source: str, steps: Sequence[FlowStep], learned: FlowStep | None = None) -> Markup:

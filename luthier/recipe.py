@@ -19,6 +19,8 @@ from luthier.optimizers import Optimizer
 from luthier.preparers import Preparer
 from luthier.readers import Reader
 from luthier.schedules import Schedule
+from luthier.searchers import Searcher
+from luthier.space import Dimension
 from luthier.splits import Split
 from luthier.tasks import Name, Task
 from luthier.techniques import Technique, conflicts, misfits
@@ -210,6 +212,46 @@ class Repeat(Settings):
         return self
 
 
+class SearchSettings(Settings):
+    """What `luthier search` tries; a run knows nothing of it."""
+
+    space: dict[str, Dimension] = Field(min_length=1)
+    """What is varied: a path of the recipe, written as for `--set`, and the values that it may take."""
+    trials: int | None = Field(None, ge=1)
+    """How many trials there are together, those that failed or were pruned among them."""
+    seconds: float | None = Field(None, gt=0)
+    """Seconds of work, summed over workers and earlier calls, after which no further trial begins."""
+    searcher: Searcher = Field(default_factory=lambda: Searcher.pick("tpe"))
+    """How the next trial is chosen."""
+    pruner: Literal["hyperband", "none"] = "hyperband"
+    """`hyperband` ends trials early whose metric is behind; it looks at evaluations (`train.evaluate_every`)."""
+    reduction_factor: int = Field(3, ge=2)
+    """Hyperband looks after 1, 3, 9 ... evaluations and lets the best third go on; 2: after 1, 2, 4 ... and the best half."""
+    metric: str = ""
+    """What trials are judged by on the validation split: `loss`, or a metric of the recipe; by default that of `train.stop`,
+    else `loss`. It is taken of the weights that training keeps."""
+    workers: int = Field(1, ge=1)
+    """Processes that work on trials at once on this machine."""
+    study: str = ""
+    """Address of the database that keeps the trials, such as postgresql+psycopg://host/name, for workers on several
+    machines; a file in the store by default. A password does not belong here: see --study."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> SearchSettings:
+        if self.trials is None and self.seconds is None and self.searcher.kind != "grid":
+            raise ValueError("needs trials or seconds, or it never ends")
+        return self
+
+    @field_validator("study")
+    @classmethod
+    def _holds_no_password(cls, study: str) -> str:
+        if re.match(r"[^/]*//[^/@]*:[^/@]*@", study) or re.search(r"[?&][^=]*pass[^=]*=", study):
+            raise ValueError(
+                "holds a password, and recipes are recorded; give the address with --study or LUTHIER_STUDY"
+            )
+        return study
+
+
 class Recipe(Settings):
     """A whole run, from a base model and a table to a model that is signed off or refused."""
 
@@ -239,6 +281,8 @@ class Recipe(Settings):
     """Repeated trainings for the spread of the figures; none when left out."""
     score: ScoreSettings = ScoreSettings()
     gate: GateSettings = GateSettings()
+    search: SearchSettings | None = None
+    """What `luthier search` varies, and how."""
 
     @model_validator(mode="before")
     @classmethod
@@ -251,7 +295,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
-        problems = [*self._unfit_tasks(), *self._unfit_former()]
+        problems = [*self._unfit_tasks(), *self._unfit_former(), *self._unfit_search()]
         for name in self.tasks or [""]:
             alone = self.alone(name) if name else self
             found = [*alone._named_twice(), *alone._unfit_metrics(), *alone._unfit_checks(self._checks_of(name))]
@@ -380,6 +424,21 @@ class Recipe(Settings):
     def _unfit_training(self) -> Iterator[str]:
         if self.train.label_smoothing and not find("objectives", self.task.learned_by()).smooths:  # type: ignore[attr-defined]
             yield f"train.label_smoothing: what {self.task.kind} learns is no choice among tokens or labels to smooth"
+
+    def _unfit_search(self) -> Iterator[str]:
+        if self.search is None:
+            return
+        for path, problem in self.search.searcher.unfit(self.search.space).items():
+            yield f"search.space.{path}: {problem}"
+        metric, watched = self.search.metric, self.train.stop.metric if self.train.stop else "loss"
+        known = ["loss", *(each.kind for each in self.metrics())]
+        if metric and metric not in known:
+            yield f"search.metric: {unknown('scored metric called', metric, known)}"
+        elif metric not in ("", "loss", watched) and watched != "loss":
+            yield (
+                f"search.metric: {metric} cannot be looked at beside {watched}, which train.stop watches: one metric is "
+                f"computed while training; write {watched} or loss"
+            )
 
     def hints(self) -> list[Baseline]:
         """The baselines whose answers the model is shown."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from luthier.choice import Choice, Settings, find, unknown
 from luthier.errors import Problems, UserError
 from luthier.recipe import Recipe
+from luthier.space import corners, shown
 
 DATA_VARIABLE = "LUTHIER_DATA"
 STEP = r"""\"[^\"]*\"|'[^']*'|[^.\[\]\"'=]+"""  # of the path of a change: a key, in quotes or not, or a place in a list
@@ -79,8 +81,6 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> RecipeFile:
 
 def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "recipe") -> RecipeFile:
     """A recipe from text."""
-    from ruamel.yaml import YAML
-
     document = parse(text, name)
     if not isinstance(document, dict):
         raise UserError("a recipe is a list of `key: value` lines", where=name, hint="start with `version: 1`")
@@ -105,12 +105,62 @@ def loads(text: str, *, folder: Path, changes: Sequence[str] = (), name: str = "
         recipe = Recipe.model_validate(json.loads(plain))
     except ValidationError as problem:
         raise Problems(explained(problem, document, name, changed), where=name) from None
-    shown = text
-    if changes:
-        buffer = io.StringIO()
-        YAML().dump(document, buffer)
-        shown = buffer.getvalue()
-    return RecipeFile(recipe=recipe, folder=folder, text=shown)
+    if recipe.search and (problems := unfit_space(text if not changes else written(document), recipe)):
+        raise Problems(problems, where=name)
+    return RecipeFile(recipe=recipe, folder=folder, text=written(document) if changes else text)
+
+
+def written(document: Any) -> str:
+    """A document as YAML, comments where they were."""
+    from ruamel.yaml import YAML
+
+    buffer = io.StringIO()
+    YAML().dump(document, buffer)
+    return buffer.getvalue()
+
+
+def unfit_space(text: str, recipe: Recipe) -> list[UserError]:
+    """Which values at the ends of the space make no valid recipe, each with the reason; the same reason once."""
+    assert recipe.search is not None
+    plain = json.loads(json.dumps(parse(text, "recipe"), ensure_ascii=False))
+    plain.pop("search")
+    found: dict[str, UserError] = {}
+    for values in corners(recipe.search.space):
+        if len(values) > 1 and found:
+            break  # what is wrong with one value is wrong with it in all combinations
+        try:
+            tried = copy.deepcopy(plain)
+            for path, value in values.items():
+                put(tried, path, value)
+            Recipe.model_validate(tried)
+        except UserError as problem:
+            found.setdefault(problem.what, UserError(problem.what, where="search.space", hint=problem.hint))
+        except ValidationError:
+            try:
+                vary(text, values)  # which reads the text again, and so can tell the place
+            except Problems as problems:
+                named = ", ".join(f"{path}={shown(value)}" for path, value in values.items())
+                for each in problems.problems:
+                    told = UserError(f"{each.what} (with {named})", where=f"search.space: {each.where}", hint=each.hint)
+                    found.setdefault(f"{each.where}: {each.what}", told)
+    return list(found.values())
+
+
+def vary(text: str, values: Mapping[str, Any], folder: Path = Path(), name: str = "") -> RecipeFile:
+    """A recipe with other values at some paths and without its search; `name` is a new one for it."""
+    document = parse(text, "recipe")
+    document.pop("search", None)
+    changed = [put(document, path, value) for path, value in values.items()]
+    if name:
+        document["name"] = name
+    try:
+        recipe = Recipe.model_validate(json.loads(json.dumps(document, ensure_ascii=False)))
+    except ValidationError as problem:
+        told = explained(problem, document, "recipe", changed)
+        raise Problems(
+            [UserError(each.what, where=each.where.removeprefix("--set "), hint=each.hint) for each in told]
+        ) from None
+    return RecipeFile(recipe=recipe, folder=folder, text=written(document))
 
 
 def parse(text: str, name: str) -> Any:
@@ -153,14 +203,24 @@ def apply_change(document: dict[str, Any], change: str) -> tuple[int | str, ...]
     """`train.epochs=2`, `score.metrics[0].kind=f1` or `prepare.hold_out."unit.price"=[1]`: set one value, written as in
     YAML. A key with a dot, bracket or `=` in it stands in quotes. Returns the keys and places that lead to the value."""
     found = CHANGE.fullmatch(change)
-    steps = (
-        [step.strip(step[0]) if step[0] in "\"'" else step for step in re.findall(STEP, found["path"])] if found else []
-    )
-    if not found or not steps:
+    if not found or not steps_of(found["path"]):
         raise UserError(f"'{change}' is not a change", where="--set", hint="write --set train.epochs=2")
-    path, value = found["path"], found["value"]
+    return put(document, found["path"], parse(found["value"], "--set") if found["value"] else "")
+
+
+def steps_of(path: str) -> list[str]:
+    """The keys and places that a path names."""
+    return [step.strip(step[0]) if step[0] in "\"'" else step for step in re.findall(STEP, path)]
+
+
+def put(document: dict[str, Any], path: str, value: Any) -> tuple[int | str, ...]:
+    """Set the value at a path; blocks that are not there yet are made, and a name alone becomes the block that it is short
+    for. Returns the keys and places."""
     from ruamel.yaml.comments import CommentedMap
 
+    steps = steps_of(path)
+    if not steps:
+        raise UserError(f"'{path}' is no path", where="--set", hint="write one such as train.epochs")
     here: Any = document
     location: list[int | str] = []
     try:
@@ -168,9 +228,11 @@ def apply_change(document: dict[str, Any], change: str) -> tuple[int | str, ...]
             key: Any = int(step) if isinstance(here, list) else step
             location.append(key)
             if n == len(steps) - 1:
-                here[key] = parse(value, "--set") if value else ""
+                here[key] = value
             elif isinstance(here, dict) and here.get(key) is None:
                 here[key] = CommentedMap()
+            elif n and isinstance(here[key], str):  # at the top no name alone stands for a block
+                here[key] = CommentedMap(kind=here[key])
             here = here[key]
     except (ValueError, IndexError, TypeError):
         raise UserError(
@@ -244,8 +306,8 @@ def _known_keys(document: Any, location: Sequence[int | str]) -> list[str]:
     here = document
     for step in location:
         here = here[step]
-        if isinstance(step, str):
-            inside = _settings_in(block.model_fields[_field_of(block, step)].annotation)
+        if isinstance(step, str) and (field_name := _field_of(block, step)):  # else a name that the user chose
+            inside = _settings_in(block.model_fields[field_name].annotation)
             if not inside:
                 return []
             block = inside[0]
@@ -255,7 +317,7 @@ def _known_keys(document: Any, location: Sequence[int | str]) -> list[str]:
 
 
 def _field_of(block: type[Settings], key: str) -> str:
-    return next(name for name, field in block.model_fields.items() if key in (name, field.alias))
+    return next((name for name, field in block.model_fields.items() if key in (name, field.alias)), "")
 
 
 def _settings_in(annotation: Any) -> list[type[Settings]]:

@@ -47,6 +47,7 @@ OWN = {
     "lr_find",
     "openings.jsonl",
     "runs",
+    "searches",
     "trash",
     "users",
     "work",
@@ -257,6 +258,11 @@ class Store:
         return self.root / "runs"
 
     @property
+    def searches(self) -> Path:
+        """Folder of searches: what each needs, its study, page and table."""
+        return self.root / "searches"
+
+    @property
     def work(self) -> Path:
         """Folder of what is being made, and of the locks on it."""
         return self.root / "work"
@@ -425,13 +431,13 @@ class Store:
                 found.append(Unfinished(work.name, tuple(inputs), checkpoints, age))
         return found
 
-    def gc(self, *, everything: bool = False) -> Collected:
+    def gc(self, *, everything: bool = False, among: set[str] | None = None) -> Collected:
         """Remove what no run needs and what was abandoned.
 
         A run needs what its record names, here or in a store that uses this one, and what it works with while its
         process lives; and all that these were made from. Work that was interrupted within the last 7 days stays too,
         with all that it is made from, unless `everything` that no finished run needs shall go. Only folders of the form that a store makes are removed, and
-        none where the root is no store.
+        none where the root is no store. Given `among`, only these artifacts may go.
         """
         if not is_store(self.root):
             raise no_store(self.root)
@@ -448,7 +454,7 @@ class Store:
             kept = {left.key: left for left in self.unfinished() if not everything and left.key not in in_use}
             empty(trash)  # of a collection that was cut short
             trash.mkdir(exist_ok=True)
-            for folder in (each for each in self.work.glob("*/") if OF_WORK.fullmatch(each.name)):
+            for folder in (each for each in self.work.glob("*/") if OF_WORK.fullmatch(each.name) and among is None):
                 with try_lock(self.work / f"{folder.name}.lock") as free:
                     if free and folder.name not in in_use:
                         self._settle(folder.name)
@@ -459,7 +465,8 @@ class Store:
                         os.rename(folder, doomed[-1])
             needed = self._lineage(named | in_use)
             for folder in self.artifacts.glob("*/"):
-                if folder.name not in needed and is_artifact(folder):
+                asked = among is None or folder.name in among
+                if asked and folder.name not in needed and is_artifact(folder):
                     doomed.append(trash / folder.name)
                     os.rename(folder, doomed[-1])
             freed = sum(size_of(folder) for folder in doomed)
@@ -468,16 +475,17 @@ class Store:
         return Collected(tuple(sorted(folder.name for folder in doomed)), freed, kept_here)
 
     def named(self) -> set[str]:
-        """Ids of the artifacts that the records of runs name; UserError where a record cannot be read."""
+        """Ids of the artifacts that the records of runs and of searches name; UserError where one cannot be read."""
         entries, problems = self.records()
         if problems:
             raise problems[0]
-        return {
+        of_runs = {
             name
             for entry in entries
             for role, each in entry["artifacts"].items()
             for name in (each, retired(each, entry.get("contents", {}).get(role, "")))
         }
+        return of_runs | {name for file in self.searches.glob("*/needs/*.json") for name in needs(file)}
 
     def _lineage(self, ids: Iterable[str]) -> set[str]:
         """Artifacts of these ids and all that they were made from."""
@@ -564,6 +572,18 @@ class Store:
         self.listener.say(f"another process is making {key}; waiting for it")
         with file_lock(path):
             yield
+
+
+def needs(file: Path) -> list[str]:
+    """Ids of artifacts that a search has noted as needed; none where it has let go of them meanwhile."""
+    try:
+        return list(map(str, json.loads(file.read_text(encoding="utf-8"))))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as problem:
+        raise UserError(
+            f"cannot be read ({problem})", where=str(file), hint="remove it; the same search writes it anew"
+        ) from None
 
 
 def is_artifact(folder: Path) -> bool:

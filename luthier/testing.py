@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from luthier.baselines import Baseline, Setting
 from luthier.bases import Base
@@ -26,6 +26,8 @@ from luthier.preparers import Preparer
 from luthier.readers import Quarantined, Reader, Row, Table
 from luthier.schedules import Schedule
 from luthier.seams import ANSWERS, Dropped, Example, Prediction, Verdict, line, question
+from luthier.searchers import Searcher, Tried
+from luthier.space import Dimension
 from luthier.splits import Split, Unit
 from luthier.tasks import Task
 from luthier.techniques import Running, Technique
@@ -380,6 +382,29 @@ def preparer(member: Any, case: Case) -> None:
     assert member.changes_input or before == after, f"{member.kind} changes what is asked in the test"
 
 
+def searcher(member: Any, case: Case) -> None:
+    """What it proposes lies in the space, follows from the trials and the seed alone, and is asked for in any state."""
+    assert isinstance(member, Searcher)
+    space = {
+        "rate": Dimension(low=0.5, high=2.0, step=0.5),
+        "size": Dimension(low=1, high=4),
+        "kind": Dimension(choices=["a", ["b"]]),
+    }
+    assert not member.unfit(space)
+    tried: list[Tried] = []
+    states: Sequence[Literal["complete", "pruned", "failed", "running"]] = ("complete", "pruned", "failed", "running")
+    for n in range(12):
+        found, again = (copy.deepcopy(member).next(copy.deepcopy(tried), space, 3, True) for _ in range(2))
+        assert found == again, f"{member.kind} is not a function of trials and seed"
+        assert found is not None
+        assert list(found) == list(space), f"{member.kind} leaves a path out"
+        assert all(found[path] in (each.values() or []) for path, each in space.items()), (
+            f"{member.kind} leaves the space"
+        )
+        state = states[n % 4]
+        tried.append(Tried(found, state, float(n) if state == "complete" else None, [(1, float(n))]))
+
+
 FAMILY_BEHAVIOUR: dict[str, Callable[[Any, Case], None]] = {
     "bases": base,
     "readers": reader,
@@ -394,4 +419,5 @@ FAMILY_BEHAVIOUR: dict[str, Callable[[Any, Case], None]] = {
     "metrics": metric,
     "checks": check,
     "preparers": preparer,
+    "searchers": searcher,
 }

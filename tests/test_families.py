@@ -88,6 +88,9 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("checks", "no_forgetting"): {"at_most": 0.2},
     ("checks", "latency"): {"at_most_ms": 1000},
     ("preparers", "dedup"): {},
+    ("searchers", "grid"): {},
+    ("searchers", "random"): {},
+    ("searchers", "tpe"): {"startup": 4},
 }
 
 
@@ -231,6 +234,7 @@ def test_families_are_found_from_the_folders() -> None:
         "baselines",
         "metrics",
         "checks",
+        "searchers",
     }
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,9 @@ from luthier.recipe import Recipe
 from luthier.recipe_file import _settings_in, loads
 from luthier.resample import value
 from luthier.seams import Example, Label, Prediction, Text
+from luthier.searchers import Tried
+from luthier.searching import search
+from luthier.store import Store
 from luthier.tasks import Task
 
 STANDARDIZE = """\
@@ -318,6 +322,52 @@ def named_for_a_task(kind: str, **settings: Any) -> tuple[Callable[[Path, str, s
         mixed,
         text.replace("latency_samples: 0", "latency_samples: 0, baselines: [majority]"),
         "gate.checks[0].task=one",
+    )
+
+
+SEARCH = (
+    CLASSIFY
+    + """
+search:
+  space:
+    train.learning_rate: {low: 1e-4, high: 1e-1}
+    train.batch_size: {low: 8, high: 32}
+    train.warmup: {choices: [0.1, 0.2]}
+  trials: 3
+"""
+)
+# losses of the first look, by trial: the second is behind
+HUNT = """
+search:
+  space: {train.learning_rate: {choices: [1e-3, 1e-9, 1e-8]}}
+  trials: 3
+  searcher: grid
+"""
+LONG_HUNT = CLASSIFY.replace("epochs: 1", "epochs: 4") + HUNT
+HUNT = CLASSIFY + HUNT
+
+
+def proposed(place: Path, text: str, change: str) -> Any:
+    """What is tried, where a smaller learning rate is better."""
+    recipe = loads(text, folder=place, changes=[change] if change else []).recipe
+    assert recipe.search
+    trials: list[Tried] = []
+    for _ in range(12):
+        params = recipe.search.searcher.next(trials, recipe.search.space, recipe.seed, False)
+        assert params
+        trials.append(Tried(params, "complete", float(params["train.learning_rate"])))
+    return [trial.params for trial in trials]
+
+
+def hunted(place: Path, text: str, change: str) -> Any:
+    """What a search comes to, by trial, and where it is kept."""
+    opened = loads(text, folder=place, changes=[change] if change else [])
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        facts = search(opened, Store(Path(folder)), target=Path(folder, "best.yaml")).facts
+    return (
+        [(trial.params, trial.state, trial.value, trial.rungs) for trial in facts.trials],
+        facts.metric,
+        facts.database,
     )
 
 
@@ -640,7 +690,24 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
     "checks.cut_answers.required": (judged, CUT, '{"required": false}'),
     "checks.latency.required": (judged, LATENCY, '{"required": false}'),
 }
+CHANGES |= {
+    "search.space.low": (proposed, SEARCH, 'search.space."train.learning_rate".low=1e-3'),
+    "search.space.high": (proposed, SEARCH, 'search.space."train.learning_rate".high=1e-2'),
+    "search.space.log": (proposed, SEARCH, 'search.space."train.learning_rate".log=true'),
+    "search.space.step": (proposed, SEARCH, 'search.space."train.batch_size".step=8'),
+    "search.space.choices": (proposed, SEARCH, 'search.space."train.warmup".choices=[0.3]'),
+    "search.searcher": (proposed, SEARCH, "search.searcher=random"),
+    "searchers.tpe.startup": (proposed, SEARCH, "search.searcher={kind: tpe, startup: 2}"),
+    "search.trials": (hunted, HUNT, "search.trials=2"),
+    "search.seconds": (hunted, HUNT, "search.seconds=0.001"),
+    "search.pruner": (hunted, LONG_HUNT, "search.pruner=none"),
+    "search.reduction_factor": (hunted, LONG_HUNT, "search.reduction_factor=2"),
+    "search.metric": (hunted, HUNT, "search.metric=accuracy"),
+    "search.study": (hunted, HUNT, "search.study='sqlite:///:memory:'"),
+}
 ELSEWHERE = {
+    # Who does the work shows in the order of trials alone.
+    "search.workers": "tests/test_searching.py",
     # How often a checkpoint is written shows on disk alone; that it never changes the weights is its promise.
     "train.checkpoint_steps": "tests/training/test_resume.py",
     # What keeps a former task needs a run before: each of these is changed there.

@@ -15,6 +15,7 @@ from luthier import model as models
 from luthier import rising, seams
 from luthier.answering import predictions
 from luthier.batching import Encoded, cut
+from luthier.checkpoint import HISTORY, LAST, carry, newest_whole
 from luthier.choice import Settings
 from luthier.engines.torch import TorchSession
 from luthier.errors import UserError
@@ -35,6 +36,7 @@ from luthier.token_arrays import TokenArrays
 from luthier.trying import try_out
 
 ANSWERED_AT_ONCE = 32  # validation examples, when a metric watches training
+STATE = "state"  # the folder of a pause: all that training goes on from
 TOKENS_AT_ONCE = 2048  # when the validation loss is computed
 
 
@@ -81,6 +83,8 @@ class Train(Settings):
     base_name: str
     longest_answer: int
     """Tokens that it may write."""
+    until: int | None = None
+    """Evaluations after which it pauses, as a rung of a search."""
 
 
 class RangeTest(Settings):
@@ -98,8 +102,11 @@ class RangeTest(Settings):
 
 
 @stage(version=5)
-def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: Artifact) -> dict[str, Any]:
-    """Folder `model` (Hugging Face layout, or an adapter as peft writes it) and `history.jsonl`.
+def train(
+    config: Train, out: Out, encoded: Artifact, base: Artifact, paused: Artifact | None = None, **inputs: Artifact
+) -> dict[str, Any]:
+    """Folder `model` (Hugging Face layout, or an adapter as peft writes it) and `history.jsonl`; where training pauses, the
+    whole state in the folder `state` instead: what goes on from it has it as `paused`.
 
     Further inputs: those of techniques, as `<technique>.<name>`, and the encoded examples of further tasks, as
     `tasks.<name>`. What those have of their own is in `heads/<name>`, of which the stage part makes a model folder.
@@ -114,6 +121,8 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
             own = inputs[f"tasks.{each.name}"]
             judges[each.name] = Judge(each.evaluation, forms[each.name], own, model, each.name)
     check_watched(settings, sum(len(judge.validation) for judge in judges.values()))
+    if paused is not None and newest_whole(out.checkpoints / LAST) is None:
+        carry(paused.path / STATE, out.checkpoints)
     with out.timed("fit"):
         progress = fit(
             model,
@@ -125,15 +134,19 @@ def train(config: Train, out: Out, encoded: Artifact, base: Artifact, **inputs: 
             out,
             config.seed,
             lesson.given,
+            until=config.until,
         )
     for note in model.notes[told:]:
         out.say(note)
-    models.save(model, out.folder / "model", base_name=config.base_name, extra=lesson.form.model_dump(mode="json"))
-    for each in config.beside:
-        extra = forms[each.name].model_dump(mode="json")
-        models.save_other(model, each.name, out.folder / "heads" / each.name, base_name=config.base_name, extra=extra)
-    shutil.copyfile(out.checkpoints / "history.jsonl", out.folder / "history.jsonl")
-    last = last_step(out.folder / "history.jsonl")
+    if progress.stopped:
+        models.save(model, out.folder / "model", base_name=config.base_name, extra=lesson.form.model_dump(mode="json"))
+        for each in config.beside:
+            extra, place = forms[each.name].model_dump(mode="json"), out.folder / "heads" / each.name
+            models.save_other(model, each.name, place, base_name=config.base_name, extra=extra)
+        shutil.copyfile(out.checkpoints / HISTORY, out.folder / HISTORY)
+    else:
+        carry(out.checkpoints, out.folder / STATE)
+    last = last_step(out.checkpoints / HISTORY)
     return TrainedFacts(
         trainable_parameters=sum(parameter.numel() for parameter in model.trainable().values()),
         base_parameters=lesson.base_parameters,
@@ -326,8 +339,8 @@ def watch(config: Train) -> Watch:
     """How evaluations are judged."""
     evaluation, stop = config.evaluation, config.settings.stop
     return Watch(
-        metric=evaluation.metric.kind if evaluation else "loss",
-        higher_is_better=evaluation.metric.higher_is_better if evaluation else False,
+        metric=stop.metric if stop else "loss",
+        higher_is_better=evaluation.metric.higher_is_better if evaluation and stop and stop.metric != "loss" else False,
         patience=stop.patience if stop else 0,
         keep_best=config.settings.keep == "best",
     )
