@@ -53,6 +53,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("techniques", "gradual"): {},
     ("techniques", "freeze"): {"layers": 1},
     ("techniques", "lora"): {"rank": 2},
+    ("techniques", "private"): {"noise": 1.0},
     ("optimizers", "adafactor"): {},
     ("optimizers", "adam8bit"): {},
     ("optimizers", "adamw"): {},
