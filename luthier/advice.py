@@ -101,7 +101,7 @@ def after(
     `gain`: interval of the gain over the best baseline.
     """
     checks = [(entry["epoch"], entry["validation"]) for entry in history if metric in entry.get("validation", {})]
-    losses = [entry["loss"] for entry in history if "loss" in entry]
+    losses = [entry["loss"] for entry in history if entry.get("loss") is not None]  # a private training tells none
     sign = 1 if higher_is_better else -1
     found = []
     if len(checks) >= 2:

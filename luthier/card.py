@@ -13,6 +13,7 @@ from luthier.facts import Figure, Made, RunFacts
 from luthier.plots import known
 from luthier.report import (
     TUNED,
+    attacked,
     best_baseline,
     comparison,
     direction,
@@ -20,6 +21,7 @@ from luthier.report import (
     figure,
     goodness,
     marked,
+    privacy,
     repeats,
     templates,
     told,
@@ -54,6 +56,8 @@ def page(facts: RunFacts) -> str:
         "unseen": figure(facts, TUNED, ("unseen", "true")),
         "loading": loading(facts),
         "told": told(facts),
+        "privacy": privacy(facts),
+        "attacked": attacked(facts.membership) if facts.membership else "",
         "adapter": facts.trained.adapter,
         "few": facts.scores.fewest_entities,
     }

@@ -40,6 +40,7 @@ class Progress:
     running: dict[str, Any] = field(default_factory=dict)  # JSON state of the techniques
     optimizer: dict[str, Any] = field(default_factory=dict)  # what the optimizer keeps of a parameter beside tensors
     groups: list[dict[str, Any]] = field(default_factory=list)  # parameter groups from each step at which they changed
+    facts: dict[str, Any] = field(default_factory=dict)  # what they say of the training, once it has ended
 
 
 class History:

@@ -478,6 +478,33 @@ def report(run: RunName = "latest", store: StorePath = None, as_json: AsJson = F
 
 
 @app.command()
+def attack(
+    run: RunName = "latest",
+    pairs: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Pairs of models to train on halves of the rows and compare with: slower, and finds more."
+        ),
+    ] = 0,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try to tell the rows that a run's model learned from from others, and write how well that went into its report."""
+    from luthier import flow
+    from luthier.report import attacked
+
+    with _screen() as screen:
+        done = flow.attack(_store(store, run, screen), run, pairs)
+    found = done.facts.membership
+    assert found is not None
+    _print(
+        {"run": done.name, **found.model_dump(mode="json"), "report": str(done.folder / "report.html")},
+        as_json,
+        lambda: print(attacked(found)),
+    )
+
+
+@app.command()
 def why(run: RunName = "latest", store: StorePath = None, as_json: AsJson = False) -> None:
     """Tell from what a run was made: every artifact, its inputs and its config."""
     from luthier.runs import evidence, find

@@ -92,6 +92,7 @@ class EncodedFacts(Facts):
     writes: str  # "behind the prompt" (decoders), "apart" (encoder-decoders) or "" (classification heads)
     conversations: bool  # whether examples go through the chat template
     asked_cut: int  # test examples that are longer than max_length
+    most_of_one_entity: int  # training examples of the entity, or of the example that they were made from, with most
     answer_tokens: list[tuple[int, int]]  # (tokens of an answer with its end, examples that have so many), rising
     counted: dict[str, int]  # faults of supervision that are tolerated up to a share
 
@@ -136,6 +137,26 @@ class Grouping(Facts):
         ]
 
 
+class PrivacyFacts(Facts):
+    """What a private training tells at most of one row: (epsilon, delta), and all that this follows from."""
+
+    epsilon: float  # of all planned steps, by the accountant
+    delta: float
+    accountant: str  # rdp or prv
+    epsilon_rdp: float | None  # None where an accountant finds none
+    epsilon_prv: float | None
+    noise: float  # standard deviation, in units of the clip
+    clip: float  # largest norm of a row's gradient
+    rate: float  # probability with which each row enters each step
+    rows: int
+    steps: int  # that are counted
+    steps_taken: int
+    epsilon_of_steps_taken: float | None  # no claim where training stopped early
+    unit: str  # entity or example
+    one_by_one: str  # why rows were computed one by one, if they were
+    not_covered: list[str]
+
+
 class TrainedFacts(Facts):
     """Of the stage train."""
 
@@ -146,7 +167,7 @@ class TrainedFacts(Facts):
     epochs: float
     stopped: str
     best: dict[str, Any] | None
-    supervised_tokens: int
+    supervised_tokens: int | None  # seen while training; not told of a private one
     precision: str
     device: str
     techniques: list[dict[str, Any]]
@@ -156,6 +177,21 @@ class TrainedFacts(Facts):
     architecture: str
     tasks: list[LearnedTask] = []  # where there are several
     groups: list[Grouping] = []  # what trained, from each step at which that changed
+    privacy: PrivacyFacts | None = None  # of a private training
+
+
+class MembershipFacts(Facts):
+    """Of the stage attack: how well the model's losses tell rows that it learned from from others."""
+
+    attack: str  # "lira": beside references; "loss": by the loss alone
+    references: int  # models trained on half of the rows, to compare with
+    members: int  # rows of the training split
+    others: int  # rows of the test split
+    auc: float  # chance that a row learned from is told from another; 0.5 is a blind guess
+    auc_interval: tuple[float, float]  # 95 %
+    found: float | None  # share of the members found at `false_alarms`; None where the others are too few
+    found_interval: tuple[float, float] | None
+    false_alarms: float  # share of the others that are taken for members
 
 
 class RangeFacts(Facts):
@@ -387,6 +423,7 @@ class RunFacts(Facts):
     measured: MeasuredFacts | None
     forgotten: ForgottenFacts | None = None
     spread: SpreadFacts | None  # where training was repeated
+    membership: MembershipFacts | None = None  # where the run was attacked
     timings: dict[str, float]  # seconds by role
     lineage: list[Made]
     environment: Environment

@@ -13,13 +13,13 @@ from luthier.batching import Encoded, Step, plan
 from luthier.checkpoint import History, Progress, State
 from luthier.errors import DivergedError, UserError
 from luthier.facts import Group, Grouping
-from luthier.mixing import Mixture, Several
+from luthier.mixing import Mixture, Sample, Several
 from luthier.objectives import Objective
 from luthier.recipe import TrainSettings
 from luthier.rising import Rise
 from luthier.schedules import WARMUP, LearningRate
 from luthier.store import Artifact, Out
-from luthier.techniques import Running, Together, learning_rate_for
+from luthier.techniques import Plan, Running, Together, learning_rate_for
 from luthier.token_arrays import TokenArrays
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def fit(
     running = start(model, settings, inputs, seed)
     model.label_smoothing = settings.label_smoothing
     lengths = [length + len(model.front) for length in lengths]
+    running.expect(Plan(len(lengths), settings.batch_size, total, weighted=unequal(examples)))
     used = None
     if only_used(model, running, settings):
         used = np.union1d(examples.tokens(), [model.tokenizer.pad_token_id])
@@ -122,7 +123,8 @@ def fit(
             factor = rate.factor(progress.step, watch.figures(progress.evaluations))
             for group in state.optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
-            micro_batches = [[examples[i] for i in micro] for micro in steps[within]]
+            chosen = running.batches(progress.step, steps[within], lengths, settings.tokens_per_batch)
+            micro_batches = [[examples[i] for i in micro] for micro in chosen]
             loss, norm = take_step(state, micro_batches, objective, settings.max_grad_norm)
             losses.append(loss)
             if rise and (rise.over(losses) or not math.isfinite(norm)):
@@ -131,9 +133,16 @@ def fit(
                 raise diverged(loss, norm, progress.step + 1)
             progress.step += 1
             progress.tokens += sum(example.covers for batch in micro_batches for example in batch)
-            figures = {"loss": loss, "learning_rate": rate.peak * factor, "grad_norm": norm}
-            note(state, {"epoch": round(progress.step / per_epoch, 4), **figures, "tokens": progress.tokens})
-            pace.tell(progress.step, loss, sum(lengths[i] for micro in steps[within] for i in micro))
+            figures: dict[str, Any] = {
+                "loss": loss,
+                "learning_rate": rate.peak * factor,
+                "grad_norm": norm,
+                "tokens": progress.tokens,
+            }
+            if not running.tells_loss:
+                figures |= {"loss": None, "tokens": None}
+            note(state, {"epoch": round(progress.step / per_epoch, 4), **figures})
+            pace.tell(progress.step, figures["loss"], sum(lengths[i] for micro in chosen for i in micro))
             if progress.step % every == 0 or progress.step == total:
                 consider(state, evaluate, watch, progress.step / per_epoch, out)
             if progress.step == total:
@@ -142,6 +151,8 @@ def fit(
                 state.save(out.checkpoints)
         if progress.stopped and watch.keep_best and progress.best and progress.best["step"] != progress.step:
             state.restore_best(out.checkpoints)
+        progress.facts = running.facts()
+        running.close()
         for module in model.modules():
             module.eval()
     return progress
@@ -150,6 +161,13 @@ def fit(
 def paused(progress: Progress, until: int | None) -> bool:
     """Whether as many evaluations are done as are to be done for now."""
     return until is not None and len(progress.evaluations) >= until
+
+
+def unequal(examples: TokenArrays | Mixture | Sample) -> bool:
+    """Whether some examples weigh more or less than 1, or are of another task, or a share of those that there are."""
+    if isinstance(examples, Mixture):
+        return len(examples.parts) > 1 or any(part.weight != 1 or unequal(part.examples) for part in examples.parts)
+    return isinstance(examples, Sample) or bool((examples.weights != 1).any())
 
 
 def take_step(
@@ -182,13 +200,16 @@ def gradients(
         with models.autocast(model):
             outputs = objective.outputs(model, batch, running.needs)
             outputs.again = lambda other, needs, batch=batch: objective.outputs(other, batch, needs)
-            losses_B = running.losses(batch, objective.loss(outputs, batch), outputs) / covered
+            divisor = running.divisor(batch, covered)
+            losses_B = running.losses(batch, objective.loss(outputs, batch), outputs)
+            losses_B = losses_B / (divisor if isinstance(divisor, float) else losses_B.new_tensor(divisor))
         running.backward(losses_B)
         total += losses_B.detach().sum()
     penalty = running.penalty()
     if penalty is not None:
         penalty.backward()
         total += penalty.detach()
+    running.finish()
     return float(total)
 
 
@@ -221,9 +242,10 @@ def start(model: Model, settings: TrainSettings, inputs: Inputs, seed: int) -> T
 
 
 def only_used(model: Model, running: Together, settings: TrainSettings) -> bool:
-    """Whether embeddings that no example reads may be left out: nothing moves them and no technique looks at them."""
+    """Whether embeddings that no example reads may be left out: nothing moves them, no technique looks at them, and
+    which they are need not be hidden."""
     moved = settings.weight_decay or not settings.optimizer.unmoved
-    return not (model.head.writes or moved or running.watches_parameters)
+    return not (model.head.writes or moved or running.watches_parameters or running.samples)
 
 
 def begin(model: Model, running: Together, settings: TrainSettings, rate: LearningRate | Rise, out: Out) -> State:
@@ -336,7 +358,7 @@ class Pace:
         self.tokens, self.start = 0, time.perf_counter()
         self.warm = self.start
 
-    def tell(self, step: int, loss: float, tokens: int) -> None:
+    def tell(self, step: int, loss: float | None, tokens: int) -> None:
         """One step is done; the first one also warms up, so the estimate comes after the second."""
         now, done = time.perf_counter(), step - self.first
         self.tokens += tokens
@@ -346,5 +368,6 @@ class Pace:
             left = (now - self.warm) * (self.total - step)
             self.out.say(f"training will take about {left:.0f} s on this machine ({self.total} steps)")
         seconds = now - self.start
-        figures = {"loss": f"{loss:.3f}", "tokens/s": f"{self.tokens / seconds:.0f}"}
+        figures = {} if loss is None else {"loss": f"{loss:.3f}"}
+        figures["tokens/s"] = f"{self.tokens / seconds:.0f}"
         self.out.progress(step, self.total, **figures, left=f"{seconds / done * (self.total - step):.0f} s")

@@ -23,12 +23,15 @@ from luthier.recipe import FORMER, Recipe
 from luthier.recipe_file import RecipeFile
 from luthier.runs import Run, settled
 from luthier.seams import name_of
+from luthier.stages.attack import Attack
+from luthier.stages.attack import attack as attack_stage
 from luthier.stages.baseline import Baseline, baseline
 from luthier.stages.encode import Encode, encode
 from luthier.stages.fetch import fetched
 from luthier.stages.fisher import Fisher, fisher
 from luthier.stages.forgotten import Forgotten, forgotten
 from luthier.stages.gate import Gate, gate
+from luthier.stages.halve import Halve, halve
 from luthier.stages.hint import Hint, hint
 from luthier.stages.measure import Measure, measure
 from luthier.stages.part import Part, part
@@ -624,3 +627,31 @@ def evaluate(candidate: Candidate, examples: Artifact, store: Store, split: Spli
     )
     scores = store.do(score, figures, examples=examples, tuned=tuned, **rivals)
     return Evaluated(tuned, rivals, scores, measured)
+
+
+def attack(store: Store, name: str, pairs: int = 0) -> Run:
+    """Try to tell the rows that a run's model learned from from those of its test split, and write it into the run's pages.
+
+    With `pairs`, twice as many models are trained as the run's was, on halves of these rows, to compare losses with.
+    """
+    with store.in_use():
+        entry = runs.find(store, name)
+        opened, artifacts = runs.reread(store, entry)
+        recipe, examples = opened.recipe, artifacts["examples"]
+        if pairs and (recipe.former or artifacts["model"].facts["tasks"]):
+            raise UserError(
+                "its model learned from other rows beside these, which references would lack",
+                where=name,
+                hint="attack it without references",
+            )
+        base = store.take(runs.base_for(store, entry, None))
+        given: dict[str, Artifact] = {}
+        for number in range(2 * pairs):
+            dealt = Halve(draw=number // 2, second=bool(number % 2), seed=recipe.seed)
+            half = store.do(halve, dealt, examples=examples)
+            given[f"half_{number}"] = half
+            given[f"model_{number}"] = trained(opened, store, encode_for(recipe, store, half, base), base)
+        store.open_test(examples.facts["test_split"], digest({"attack": artifacts["model"].content}))
+        config = Attack(device=recipe.device, precision=recipe.train.precision, truncation=recipe.encode.truncation)
+        found = store.do(attack_stage, config, examples=examples, model=artifacts["model"], base=base, **given)
+        return runs.record(opened, store, {**artifacts, "attack": found}, earlier=entry)

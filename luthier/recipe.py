@@ -295,7 +295,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
-        problems = [*self._unfit_tasks(), *self._unfit_former(), *self._unfit_search()]
+        problems = [*self._unfit_tasks(), *self._unfit_former(), *self._unfit_search(), *self._unfit_private()]
         for name in self.tasks or [""]:
             alone = self.alone(name) if name else self
             found = [*alone._named_twice(), *alone._unfit_metrics(), *alone._unfit_checks(self._checks_of(name))]
@@ -439,6 +439,21 @@ class Recipe(Settings):
                 f"search.metric: {metric} cannot be looked at beside {watched}, which train.stop watches: one metric is "
                 f"computed while training; write {watched} or loss"
             )
+
+    def _unfit_private(self) -> Iterator[str]:
+        for index, technique in enumerate(self.train.techniques):
+            if technique.precision and self.train.precision not in ("auto", technique.precision):
+                yield f"train.precision: {technique.kind} computes in {technique.precision}; use that, or auto"
+            if technique.sampling and self.tasks:
+                yield (
+                    f"train.techniques[{index}]: {technique.kind} trains one task: in a mixture a row's chance and weight would "
+                    "depend on other rows"
+                )
+            if technique.sampling and self.task.hinted():
+                yield (
+                    f"train.techniques[{index}]: {technique.kind} and task.hints do not combine: hints are learned from the "
+                    "training rows and travel with the model as they are"
+                )
 
     def hints(self) -> list[Baseline]:
         """The baselines whose answers the model is shown."""

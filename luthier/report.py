@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from luthier import plots
 from luthier.advice import after
-from luthier.facts import Figure, RunFacts, Scores, Spread, SpreadFacts
+from luthier.facts import Figure, MembershipFacts, RunFacts, Scores, Spread, SpreadFacts
 from luthier.plots import known
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def page(facts: RunFacts) -> str:
         "leaks": leaks(facts),
         "told": told(facts),
         "next_steps": next_steps(facts),
+        "privacy": privacy(facts),
+        "attacked": attacked(facts.membership) if facts.membership else "",
         "tallies": [tally(name, counts) for name, counts in counted(facts)],
     }
     return encodable(templates(html=True).get_template("report.html").render(view))
@@ -381,6 +383,48 @@ def told(facts: RunFacts) -> dict[str, list[str]]:
         cut = f"{plural(n, 'test answer')} {'was' if n == 1 else 'were'} cut off at predict.engine.max_new_tokens"
         found["predict"].append(f"{cut}, before {'its' if n == 1 else 'their'} end")
     return found
+
+
+def privacy(facts: RunFacts) -> dict[str, str]:
+    """What a private training guarantees and what that follows from, in words; nothing of another training."""
+    claim = facts.trained.privacy
+    if claim is None:
+        return {}
+    most = facts.encoded.most_of_one_entity
+    unit = "all of one entity, which training holds one example of"
+    if claim.unit == "example":
+        unit = (
+            f"one training example; an entity has up to {most:,}, and is less protected"
+            if most > 1
+            else "one training example"
+        )
+    found = {
+        "Epsilon": f"{number(claim.epsilon)} at delta {claim.delta:.2g} (accountant {claim.accountant})",
+        "By both accountants": f"prv {number(claim.epsilon_prv)}, rdp {number(claim.epsilon_rdp)}",
+        "Protected": f"{unit}; data sets with and without it give nearly the same weights",
+        "Steps": f"{claim.steps:,}, each with every one of {claim.rows:,} rows by a chance of {claim.rate:.3g}",
+        "Noise": f"{number(claim.noise)} times the largest norm of a row's gradient, which is {number(claim.clip)}",
+    }
+    if claim.steps_taken < claim.steps:
+        found["Stopped early"] = (
+            f"after {plural(claim.steps_taken, 'step')}, which alone would come to epsilon {number(claim.epsilon_of_steps_taken)}; "
+            "all that were planned are counted, since when to stop was decided by what came out"
+        )
+    return found | {"Not covered": "; ".join(claim.not_covered)}
+
+
+def attacked(found: MembershipFacts) -> str:
+    """What an attack on the model found out, in a sentence."""
+    how = f"beside {plural(found.references, 'reference model')}" if found.references else "by the loss alone"
+    area = f"AUC {number(found.auc, 'share')} ({spread(found.auc_interval, 'share')}), where 0.5 is a blind guess"
+    share = f"fewer than are needed to count {found.false_alarms:.0%} false alarms"
+    if found.found is not None:
+        share = (
+            f"at {found.false_alarms:.0%} false alarms it finds {number(found.found, 'share')} "
+            f"({spread(found.found_interval, 'share')}) of them"
+        )
+    rows = f"{found.members:,} rows that the model learned from and {found.others:,} of the test split"
+    return f"Membership inference {how}: {area}, over {rows}; {share}."
 
 
 @dataclass

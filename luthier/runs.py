@@ -29,6 +29,7 @@ from luthier.facts import (
     ForgottenFacts,
     Made,
     MeasuredFacts,
+    MembershipFacts,
     PreparedFacts,
     Preview,
     RunFacts,
@@ -320,6 +321,7 @@ def gathered(opened: RecipeFile, store: Store, artifacts: Mapping[str, Artifact]
         measured=MeasuredFacts(**artifacts["measure"].facts) if "measure" in artifacts else None,
         forgotten=ForgottenFacts(**artifacts["forgotten"].facts) if "forgotten" in artifacts else None,
         spread=SpreadFacts(**artifacts["spread"].facts) if "spread" in artifacts else None,
+        membership=MembershipFacts(**artifacts["attack"].facts) if "attack" in artifacts else None,
         timings={activity(role, a): a.timings()["all"] for role, a in artifacts.items() if "all" in a.timings()},
         lineage=[made(role, artifact) for role, artifact in artifacts.items()],
         environment=environment(model, trained),
@@ -466,7 +468,8 @@ def settled(opened: RecipeFile, store: Store) -> RecipeFile:
 
     recipe = opened.recipe
     device = device_for(recipe.device)
-    precision = precision_for(recipe.train.precision, device)
+    needed = next((technique.precision for technique in recipe.train.techniques if technique.precision), None)
+    precision = needed or precision_for(recipe.train.precision, device)
     recipe.train.optimizer.check(device)
     chosen = " (auto)" if "auto" in (recipe.device, recipe.train.precision) else ""
     store.listener.say(f"computing on {device} in {precision}{chosen}")

@@ -58,6 +58,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("techniques", "dpo"): {"beta": 0.2},
     ("techniques", "quantized_base"): {"type": "fp4"},
     ("techniques", "lora"): {"rank": 2},
+    ("techniques", "private"): {"noise": 1.0},
     ("optimizers", "adafactor"): {},
     ("optimizers", "adam8bit"): {},
     ("optimizers", "adamw"): {},

@@ -54,6 +54,9 @@ PLATEAU = STANDARDIZE.replace(
     "epochs: 4, learning_rate: 1e-6, schedule: plateau, stop: {metric: exact_match, patience: 9}",
 )
 GRADUAL = STANDARDIZE.replace("[full]", "[gradual]")
+PRIVATE = STANDARDIZE.replace("[full]", "[full, {kind: private, noise: 1.0}]").replace("epochs: 2", "epochs: 1")
+TARGET = PRIVATE.replace("noise: 1.0", "target_epsilon: 3.0")
+TWICE = PRIVATE.replace("{kind: random, validation: 12, test: 20}", "{kind: grouped, by: owner}")
 LORA = STANDARDIZE.replace("[full]", "[{kind: lora, rank: 2}]")
 PROMPT = STANDARDIZE.replace("[full]", "[{kind: prompt_tuning, tokens: 3}]")
 PREFIX = STANDARDIZE.replace("[full]", "[{kind: prefix, tokens: 3}]")
@@ -198,6 +201,13 @@ def teachers(place: Path, text: str, change: str) -> dict[str, str]:
 
 
 prepare, encode, train, predict, whole = map(after, ("prepare", "encode", "train", "predict", "run"))
+
+
+def hidden(place: Path, text: str, change: str) -> Any:
+    """What training wrote, with the same chance each time, which is drawn from the system else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("luthier.techniques.private.new_seed", lambda: "0" * 64)
+        return train(place, text, change)
 
 
 def batches(place: Path, text: str, change: str) -> list[int]:
@@ -610,6 +620,28 @@ CHANGES: dict[str, tuple[Callable[[Path, str, str], Any], str, str]] = {
         train,
         STANDARDIZE.replace("[full]", "[{kind: prompt_tuning, tokens: 3, init: text, text: abc}]"),
         "train.techniques=[{kind: prompt_tuning, tokens: 3, init: text, text: xyz}]",
+    ),
+    "techniques.private.clip": (hidden, PRIVATE, "train.techniques=[full, {kind: private, noise: 1.0, clip: 0.01}]"),
+    "techniques.private.noise": (hidden, PRIVATE, "train.techniques=[full, {kind: private, noise: 2.0}]"),
+    "techniques.private.target_epsilon": (
+        hidden,
+        TARGET,
+        "train.techniques=[full, {kind: private, target_epsilon: 2.0}]",
+    ),
+    "techniques.private.delta": (
+        hidden,
+        TARGET,
+        "train.techniques=[full, {kind: private, target_epsilon: 3.0, delta: 1e-5}]",
+    ),
+    "techniques.private.accountant": (
+        hidden,
+        TARGET,
+        "train.techniques=[full, {kind: private, target_epsilon: 3.0, accountant: rdp}]",
+    ),
+    "techniques.private.unit": (
+        hidden,
+        TWICE,
+        "train.techniques=[full, {kind: private, noise: 1.0, unit: example}]",
     ),
     "techniques.freeze.layers": (
         train,

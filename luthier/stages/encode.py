@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -41,7 +42,7 @@ class Encode(Settings):
     settings: EncodeSettings
 
 
-@stage(version=5)
+@stage(version=6)
 def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict[str, Any]:
     """Token arrays `train` and `validation`, the validation Examples as `asked`, `previews.jsonl` and `form.json`."""
     task, settings = config.task, config.settings
@@ -63,6 +64,7 @@ def encode(config: Encode, out: Out, examples: Artifact, base: Artifact) -> dict
     with out.timed("encode"), (out.folder / "previews.jsonl").open("w", encoding="utf-8") as previews:
         for split in LEARNED:
             audit.previews = previews if split == "train" else None
+            audit.learning = split == "train"
             kept = audit.each(seams.read(examples.path / split, Example))
             if split == "validation":
                 asked: list[str] = []
@@ -123,6 +125,8 @@ class Audit:
         self.n_embeddings = n_embeddings
         self.beyond: dict[int, str] = {}  # token without embedding -> where it was met first
         self.previews: TextIO | None = None
+        self.learning = False  # whether what is looked at belongs to the training split
+        self.of_one: Counter[bytes] = Counter()  # hash of an entity, or of what examples were made from -> examples
         self.shown = 0
         self.n = self.arrived = self.tokens = self.supervised = 0
         self.truncated = self.cut_tokens = self.too_long = self.longest = 0
@@ -164,6 +168,8 @@ class Audit:
         self.cut_tokens += encoded.cut_tokens
         self.embedded(encoded.ids, example)
         self.give_away.look(example)
+        if self.learning:
+            self.belongs(example)
         for fault in self.objective.audit(encoded, example, self.task, self.reading):
             self.faults[fault] += 1
             self.first.setdefault(fault, place(example))
@@ -171,6 +177,12 @@ class Audit:
             self.shown += 1
             shown = {"id": str(self.shown), "pieces": self.objective.pieces(encoded, self.reading.tokenizer)}
             self.previews.write(json.dumps(shown, ensure_ascii=False) + "\n")
+
+    def belongs(self, example: Example) -> None:
+        """Count one more example of its entity, and of what it was made from."""
+        self.of_one.update(
+            {short("entity", example.entity or example.id), short("parent", example.parent or example.id)}
+        )
 
     def embedded(self, ids: Iterable[int], example: Example) -> None:
         """Note a token that the base has no embedding for."""
@@ -266,7 +278,13 @@ class Audit:
             writes=self.where_written() if head.writes else "",
             conversations=self.conversations,
             asked_cut=self.asked_cut,
+            most_of_one_entity=max(self.of_one.values(), default=0),
             answer_tokens=sorted(self.answers.items()),
             counted={name: self.faults[name] for name, fault in self.objective.faults.items() if fault.tolerated}
             | ({"label in the input": self.give_away.counted()} if self.give_away.own else {}),
         )
+
+
+def short(*parts: str) -> bytes:
+    """A hash of names, to count by: eight bytes, since there may be millions."""
+    return hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()

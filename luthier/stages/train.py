@@ -155,7 +155,7 @@ def train(
         epochs=last["epoch"],
         stopped=progress.stopped,
         best=progress.best,
-        supervised_tokens=progress.tokens,
+        supervised_tokens=last["tokens"],
         precision=model.precision,
         device=model.device,
         techniques=[technique.model_dump(mode="json") for technique in settings.techniques],
@@ -165,12 +165,19 @@ def train(
         final_loss=last["loss"],
         architecture=model.architecture,
         tasks=learned_tasks(parts, lesson.examples, judges) if isinstance(lesson.examples, Mixture) else [],
+        **progress.facts,
     ).model_dump(mode="json")
 
 
 @stage(version=1)
 def range_test(config: RangeTest, out: Out, encoded: Artifact, base: Artifact, **inputs: Artifact) -> dict[str, Any]:
     """The facts alone: rates, losses and what they suggest. Inputs as those of `train`."""
+    if any(technique.sampling for technique in config.train.settings.techniques):
+        raise UserError(
+            "a range test shows the loss of single batches, which a private training must not",
+            where="train.techniques",
+            hint="take private out for the test, on rows that need no protection",
+        )
     lesson = set_up(config.train, out, encoded, base, inputs)
     # no evaluation, no checkpoint: a test that is interrupted begins again
     never = {"evaluate_every": float(config.steps + 1), "checkpoint_steps": config.steps + 1}
@@ -240,6 +247,8 @@ class Lesson:
 def set_up(config: Train, out: Out, encoded: Artifact, base: Artifact, inputs: Mapping[str, Artifact]) -> Lesson:
     """The model loaded, with a head for each task, and tried out on the longest examples."""
     settings = config.settings
+    for technique in settings.techniques:
+        technique.suits(EncodedFacts(**encoded.facts))
     form = Form.read(encoded.path)
     objective = form.objective
     held = {name: how for technique in settings.techniques for name, how in technique.loads().items()}
@@ -252,8 +261,8 @@ def set_up(config: Train, out: Out, encoded: Artifact, base: Artifact, inputs: M
         out.say(note)
     given: dict[str, dict[str, Artifact]] = {}
     for role, artifact in inputs.items():
-        technique, _, name = role.partition(".")
-        given.setdefault(technique, {})[name] = artifact
+        kind, _, name = role.partition(".")
+        given.setdefault(kind, {})[name] = artifact
     others = given.pop("tasks", {})
     forms = {each.name: Form.read(others[each.name].path) for each in config.beside}
     for each in config.beside:

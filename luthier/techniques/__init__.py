@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from luthier.choice import Choice
@@ -11,28 +12,50 @@ from luthier.choice import Choice
 if TYPE_CHECKING:
     import torch
 
-    from luthier.batching import Encoded
+    from luthier.batching import Encoded, Step
+    from luthier.facts import EncodedFacts
     from luthier.losses import Needs, Outputs
     from luthier.model import Model
     from luthier.store import Artifact
 
     Ask = Callable[[Sequence[Encoded], Needs], Outputs]  # a forward pass over some examples
 
-MOMENTS_WITH_ONE_OWNER = ("groups", "losses", "backward")
 NEEDS: tuple[Needs, ...] = ("losses", "logits", "hidden")  # rising
+MOMENTS_WITH_ONE_OWNER = ("groups", "losses", "batches", "divisor", "backward", "finish")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training will do."""
+
+    rows: int  # examples to learn from
+    batch_size: int  # of the effective batch
+    steps: int  # optimizer steps
+    weighted: bool = False  # whether some examples weigh more than others, or are of another task
+
+
+UNCOUNTED = {  # moment of another technique -> why a technique that draws rows by chance refuses it
+    "penalty": "a penalty reaches the weights past the clipping of each row, and nothing counts what it tells",
+    "losses": "a loss that another technique makes may look at several rows, and each row's must be its own",
+}
 
 
 class Running:
     """A technique while it trains. The moments that it does not write itself do nothing.
 
-    `epoch`: any number, in recipe order. `penalty`: summed. `groups`, `losses` and `backward`: one owner each.
+    `expect`, `epoch`, `facts` and `close`: any number, in recipe order. `penalty`: summed. `groups`, `losses`, `batches`,
+    `divisor`, `backward` and `finish`: one owner each.
     """
 
     needs: Needs = "losses"  # what a forward pass must leave for `losses`
+    tells_loss: ClassVar[bool] = True  # whether the history may hold the training loss and what the steps covered
 
     def before(self, examples: Sequence[Encoded], ask: Ask) -> None:
         """Once, before the first step and never after a resumption: all that will be learned from, and how to ask the model,
         in which nothing has moved yet. What is found belongs in `state`."""
+
+    def expect(self, plan: Plan) -> None:
+        """Once, when all techniques have started and before anything is restored."""
 
     def epoch(self, n: int, history: Sequence[Mapping[str, Any]]) -> bool:
         """Before epoch `n` (from 0), with the evaluations so far; true when what trains has changed."""
@@ -45,9 +68,17 @@ class Running:
         """
         raise NotImplementedError
 
+    def batches(self, step: int, planned: Step, lengths: Sequence[int], tokens_per_batch: int) -> Step:
+        """The micro-batches of optimizer step `step` (from 0), in numbers of examples: those planned, or others."""
+        return planned
+
     def losses(self, batch: Sequence[Encoded], losses_B: torch.Tensor, outputs: Outputs) -> torch.Tensor:
         """The objective's losses (B,), in nats and weighted, wrapped or replaced."""
         return losses_B
+
+    def divisor(self, batch: Sequence[Encoded], covered: float) -> Sequence[float] | float:
+        """What the losses of a micro-batch are divided by: the supervised tokens of the whole step, or one for each."""
+        return covered
 
     def penalty(self) -> torch.Tensor | None:
         """A scalar added to the loss of an optimizer step, asked once for each, however it is cut; None adds nothing."""
@@ -56,6 +87,16 @@ class Running:
     def backward(self, losses_B: torch.Tensor) -> None:
         """Turn per-example losses (B,), already divided by what the whole step covers, into gradients."""
         losses_B.sum().backward()
+
+    def finish(self) -> None:
+        """When all gradients of an optimizer step are there, before they are clipped and used."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest shall say of the training when it has ended, by the names of `TrainedFacts`."""
+        return {}
+
+    def close(self) -> None:
+        """Take away what was put around the model for training alone."""
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """What a checkpoint must keep, as named tensors and as JSON; with `restore` it makes resuming exact."""
@@ -79,6 +120,8 @@ class Technique(Choice):
     needs_former: ClassVar[bool] = False  # whether it is about the task of the run that `former` names
     layout: ClassVar[Literal["rows"] | None] = None  # "rows": examples must not be packed end to end
     starts_last: ClassVar[bool] = False  # whether it goes by what the others leave to train, wherever it is named
+    sampling: ClassVar[Literal["poisson"] | None] = None  # "poisson": each row enters each step by a chance of its own
+    precision: ClassVar[Literal["float32"] | None] = None  # what `auto` becomes; another one is refused
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -113,6 +156,9 @@ class Technique(Choice):
         """The peak learning rate that it recommends with these settings, if it has an opinion."""
         return self.recommended_learning_rate
 
+    def suits(self, encoded: EncodedFacts) -> None:
+        """UserError where what is learned from does not suit it."""
+
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         """Change the model (freeze, wrap, add) and return what lives while it trains."""
         return self.running()
@@ -124,6 +170,7 @@ class Together(Running):
     def __init__(self, running: Sequence[Running]) -> None:
         self.running = list(running)
         self.needs = max((each.needs for each in running), key=NEEDS.index, default="losses")
+        self.tells_loss = all(each.tells_loss for each in running)  # type: ignore[misc]
         self._owners = {moment: self._owner(moment) for moment in MOMENTS_WITH_ONE_OWNER}
 
     def _owner(self, moment: str) -> Running | None:
@@ -133,6 +180,11 @@ class Together(Running):
     def groups_owner(self) -> Running | None:
         """Who divides the parameters into groups, if anybody does."""
         return self._owners["groups"]
+
+    @property
+    def samples(self) -> bool:
+        """Whether somebody draws the rows of each step."""
+        return self._owners["batches"] is not None
 
     @property
     def watches_parameters(self) -> bool:
@@ -152,6 +204,18 @@ class Together(Running):
         changed = [each.epoch(n, history) for each in self.running]
         return any(changed)
 
+    def expect(self, plan: Plan) -> None:
+        for each in self.running:
+            each.expect(plan)
+
+    def batches(self, step: int, planned: Step, lengths: Sequence[int], tokens_per_batch: int) -> Step:
+        owner = self._owners["batches"]
+        return owner.batches(step, planned, lengths, tokens_per_batch) if owner else planned
+
+    def divisor(self, batch: Sequence[Encoded], covered: float) -> Sequence[float] | float:
+        owner = self._owners["divisor"]
+        return owner.divisor(batch, covered) if owner else covered
+
     def losses(self, batch: Sequence[Encoded], losses_B: torch.Tensor, outputs: Outputs) -> torch.Tensor:
         owner = self._owners["losses"]
         return owner.losses(batch, losses_B, outputs) if owner else losses_B
@@ -166,6 +230,20 @@ class Together(Running):
             owner.backward(losses_B)
         else:
             super().backward(losses_B)
+
+    def finish(self) -> None:
+        if (owner := self._owners["finish"]) is not None:
+            owner.finish()
+
+    def facts(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for each in self.running:
+            found |= each.facts()
+        return found
+
+    def close(self) -> None:
+        for each in self.running:
+            each.close()
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors: dict[str, torch.Tensor] = {}
@@ -203,6 +281,11 @@ def conflicts(techniques: Sequence[Technique]) -> str:
         owners = [technique.kind for technique in techniques if owns(technique.running, moment)]
         if len(owners) > 1:
             return f"{' and '.join(owners)} both decide `{moment}`; use one of them"
+    for sampler in (technique for technique in techniques if technique.sampling):
+        for moment, reason in UNCOUNTED.items():
+            for each in techniques:
+                if each is not sampler and owns(each.running, moment):
+                    return f"{sampler.kind} and {each.kind} do not combine: {reason}"
     return ""
 
 
