@@ -31,6 +31,12 @@ class Situation:
     parameters: int  # of the base; 0 where that is not known
     memory: int  # bytes of the machine
     encoder: bool
+    more: bool = False  # whether there are more examples, which were not looked at
+
+    @property
+    def counted(self) -> str:
+        """`1,400 examples`, or `1,400 examples or more`."""
+        return f"{self.examples:,} examples" + (" or more" if self.more else "")
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def advised(known: Situation) -> Advice:
             return Advice("lora", [*reasons, f"training it whole would take more than {ROOM:.0%} of that"])
     if known.classes:
         each = known.examples / known.classes
-        said = f"{known.examples:,} examples of {known.classes} classes are {each:,.1f} for each"
+        said = f"{known.counted} of {known.classes} classes are {each:,.1f} for each"
         if each < FEW_PER_CLASS:
             few = f"{said}, fewer than {FEW_PER_CLASS}: compare freeze and lora with full, and repeat over seeds"
             return Advice("full" if known.encoder else "lora", [*reasons, few])
@@ -72,7 +78,7 @@ def advised(known: Situation) -> Advice:
             return Advice("full", [*reasons, f"{said}: enough to train a small encoder whole"])
     if known.examples < FEW or not known.encoder:
         many = "few" if known.examples < FEW else "many"
-        why = f"{known.examples:,} examples are {many} for a model that writes (below {FEW:,}: our rule of thumb); LoRA learns "
+        why = f"{known.counted} are {many} for a model that writes (below {FEW:,}: our rule of thumb); LoRA learns "
         why += "less and forgets less than full training (Biderman et al. 2024, arXiv 2405.09673)"
         reasons.append(why)
         if 0 < known.parameters < PROMPTS_FROM:
@@ -81,7 +87,7 @@ def advised(known: Situation) -> Advice:
                 f"this base has {known.parameters / 1e6:,.0f} M"
             )
         return Advice("lora", reasons)
-    return Advice("full", [*reasons, f"{known.examples:,} examples"])
+    return Advice("full", [*reasons, known.counted])
 
 
 def after(
@@ -93,12 +99,13 @@ def after(
     techniques: Sequence[str],
     share_trained: float,
     deviation: float | None = None,
+    varies: tuple[str, float] | None = None,
     gain: tuple[float, float] | None = None,
 ) -> list[str]:
     """What a run's own curves say about the next one; nothing where they say nothing.
 
-    `history`: entries of steps (epoch, loss) and evaluations (epoch, validation). `deviation`: of the metric over seeds.
-    `gain`: interval of the gain over the best baseline.
+    `history`: entries of steps (epoch, loss) and evaluations (epoch, validation). `deviation`: of the metric over repeats.
+    `varies`: a metric and its standard deviation over repeats, to be told. `gain`: interval of the gain over the best baseline.
     """
     checks = [(entry["epoch"], entry["validation"]) for entry in history if metric in entry.get("validation", {})]
     losses = [entry["loss"] for entry in history if entry.get("loss") is not None]  # a private training tells none
@@ -132,9 +139,10 @@ def after(
                 f"The loss in training ({seen:.2g} nats) is as high as on validation ({unseen:.2g}) with {share_trained:.1%} of the "
                 "parameters trained: a higher rank, or full training, may still learn more."
             )
-    if deviation is not None and deviation > 0:
+    if varies is not None and varies[1] > 0:
         found.append(
-            f"Other seeds move {metric} by {deviation:.2g} (one standard deviation): a smaller difference between two settings is chance."
+            f"Repeated trainings differ in {varies[0]} by {varies[1]:.2g} (one standard deviation): a smaller difference between two "
+            "settings is chance."
         )
     if gain is not None and gain[1] <= 0:
         found.append(
@@ -144,12 +152,20 @@ def after(
     return found
 
 
-def memory() -> int:
-    """Bytes of this machine's memory; 0 where the system does not tell."""
+LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)  # of a container, versions 2 and 1
+
+
+def memory(limits: Sequence[str] = LIMITS) -> int:
+    """Bytes of this machine's memory, or of what a container may take of it; 0 where the system does not tell."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return 0
+    written = [Path(limit).read_text().strip() for limit in limits if Path(limit).is_file()]
+    return min([whole, *(int(text) for text in written if text.isdigit())])
 
 
 def parameters_in(folder: Path) -> int:

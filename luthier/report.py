@@ -107,6 +107,7 @@ def next_steps(facts: RunFacts) -> list[str]:
         techniques=[block["kind"] for block in trained.techniques],
         share_trained=trained.trainable_parameters / max(1, trained.parameters),
         deviation=spread.deviation if spread and metric == main else None,
+        varies=(main, spread.deviation) if spread and spread.deviation is not None else None,
         gain=min(gains) if gains else None,
     )
 

@@ -58,6 +58,7 @@ class Look:
     reader: Reader
     rows: list[Row]
     columns: list[Column]
+    whole: bool  # whether these are all rows
 
     @property
     def names(self) -> list[str]:
@@ -110,7 +111,7 @@ def write_recipe(
     rows = learned(look, found, settings, tell)
     base = base or guessing.base(found, settings)
     block = base_block(base, written)
-    advice = advised(situation(found, settings, rows, base))
+    advice = advised(situation(found, settings, rows, base, not look.whole))
     tell(f"technique: {advice.technique} ({'; '.join(advice.reasons)})")
     split, steps = guessing.split(found, settings, rows)
     lines = head(table, found) + task_block(found, path, settings, look)
@@ -142,7 +143,7 @@ def looked(table: Path, reader: Reader, tell: Tell) -> Look:
     tell(
         f"{table.name}: {how}; columns {', '.join(names)}{nameless}; {first}{len(records):,} records looked at{unread}"
     )
-    return Look(table, reader, rows, [Column.of(name, rows) for name in names])
+    return Look(table, reader, rows, [Column.of(name, rows) for name in names], len(records) < LOOK)
 
 
 def headless_look(table: Path, reader: Reader, given: set[str], ask: Ask | None, tell: Tell) -> Look | None:
@@ -596,13 +597,13 @@ def base_block(base: str, written: Path) -> list[str]:
     return ["base: {kind: folder, path: " + quoted(path) + "}", ""]
 
 
-def situation(task: str, settings: dict[str, Any], rows: list[Row], base: str) -> Situation:
+def situation(task: str, settings: dict[str, Any], rows: list[Row], base: str, more: bool) -> Situation:
     """What is known for an advice; of a large table the rows that were looked at."""
     classes = len({name_of(row.values.get(settings["label"])) for row in rows}) if task == "classify" else 0
     shipped = CATALOGUE.get(base)
     parameters = shipped.parameters if shipped else parameters_in(Path(base))
     encoder = base in ENCODERS or (shipped is None and architecture_of(Path(base)) == "encoder")
-    return Situation(round(0.7 * len(rows)), classes, parameters, memory(), encoder)
+    return Situation(round(0.7 * len(rows)), classes, parameters, memory(), encoder, more)
 
 
 def rest_block(look: Look, task: str, base: str, split: str, steps: str, advice: Advice) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -28,7 +29,7 @@ SMALL = Situation(examples=4000, classes=6, parameters=22_700_000, memory=16_000
         ({"classes": 0, "encoder": False, "examples": 200}, "lora", "this base has 23 M"),
     ],
 )
-def test_memory_decides_first_and_then_the_data(changes: dict[str, int], technique: str, said: str) -> None:
+def test_memory_decides_first_and_then_the_data(changes: dict[str, Any], technique: str, said: str) -> None:
     advice = advised(replace(SMALL, **changes))
     assert advice.technique == technique
     assert any(said in reason for reason in advice.reasons), advice.reasons
@@ -94,10 +95,26 @@ def test_a_best_that_comes_early_asks_for_less() -> None:
 
 
 def test_a_difference_within_the_spread_of_seeds_says_nothing() -> None:
-    found = said(curve(0.79, 0.795, 0.8, 0.805), deviation=0.02)
+    assert said(curve(0.79, 0.795, 0.8, 0.805), deviation=0.02) == []
+
+
+def test_the_spread_of_repeats_is_told_whatever_metric_watched_the_training() -> None:
+    found = said(curve(0.8, 0.8), varies=("f1", 0.02))
     assert found == [
-        "Other seeds move accuracy by 0.02 (one standard deviation): a smaller difference between two settings is chance."
+        "Repeated trainings differ in f1 by 0.02 (one standard deviation): a smaller difference between two settings is chance."
     ]
+
+
+def test_memory_is_what_a_container_may_take(tmp_path: Path) -> None:
+    (tmp_path / "limit").write_text("123456789\n")
+    (tmp_path / "none").write_text("max\n")
+    assert memory([str(tmp_path / "limit")]) == 123456789
+    assert memory([str(tmp_path / "none"), str(tmp_path / "nothing")]) == memory([])
+
+
+def test_rows_that_were_not_looked_at_are_not_counted_as_all() -> None:
+    reasons = advised(replace(SMALL, more=True)).reasons
+    assert reasons[-1].startswith("4,000 examples or more of 6 classes")
 
 
 def test_what_is_learned_by_heart_asks_for_more_examples() -> None:
