@@ -39,9 +39,14 @@ def blocks(model: Model, wanted: bool) -> Iterator[None]:
             where="train.gradient_checkpointing",
             hint="leave it out; lower train.tokens_per_batch to need less memory",
         ) from problem
+    config = model.bare.config
+    # a BERT-shaped encoder takes what it never caches for a cache, and says that it cannot be had
+    cached = {"use_cache": True} if not model.head.writes and vars(config).get("use_cache") else {}
+    config.update(dict.fromkeys(cached, False))
     try:
         yield
     finally:
+        config.update(cached)
         with known_by_another_name():
             model.bare.gradient_checkpointing_disable()
 

@@ -12,7 +12,18 @@ import pytest
 from conftest import changed, share, with_groups
 
 from luthier import card, report
-from luthier.facts import Confusion, ErrorPattern, Figure, FlowStep, Preview, RunFacts, Scores, WorstCase
+from luthier.facts import (
+    Confusion,
+    ErrorPattern,
+    Figure,
+    FlowStep,
+    Group,
+    Grouping,
+    Preview,
+    RunFacts,
+    Scores,
+    WorstCase,
+)
 from luthier.seams import Verdict
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -503,6 +514,24 @@ def test_a_real_run_has_its_learning_curves(suppliers: RunFacts) -> None:
     titles = [curve["title"] for curve in report.curves(suppliers)]
     assert titles == ["Training loss", "Validation exact_match", "Learning rate"]
     assert [entry["best"] for entry in report.evaluations(suppliers)] == [True]
+
+
+def test_what_trained_stands_in_groups_from_each_step_at_which_it_changed(
+    suppliers: RunFacts, judged: RunFacts
+) -> None:
+    (grouping,) = suppliers.trained.groups
+    assert sum(group.parameters for group in grouping.groups) == suppliers.trained.trainable_parameters
+    assert f"1 {grouping.groups[0].name} {grouping.groups[0].tensors}" in Page(report.page(suppliers)).text
+
+    def group(name: str, rate: float) -> Group:
+        return Group(name=name, tensors=2, parameters=1234, learning_rate=rate, weight_decay=0.01)
+
+    top, block = group("above the blocks", 1e-3), group("block 1", 1e-3 / 2.6)
+    found = [Grouping(step=0, groups=[top]), Grouping(step=300, groups=[top, block])]
+    text = Page(report.page(changed(judged, "trained.groups", found))).text
+    assert "1 above the blocks 2 1,234 0.001 0.01 301 above the blocks 2 1,234 0.001 0.01" in text
+    assert "block 1 2 1,234 0.000385 0.01" in text
+    assert "What trained, in groups" not in report.page(changed(judged, "trained.groups", []))
 
 
 def test_a_confusion_matrix_is_shaded_by_row(letters: RunFacts) -> None:

@@ -101,7 +101,7 @@ class RangeTest(Settings):
     """Optimizer steps."""
 
 
-@stage(version=5)
+@stage(version=6)
 def train(
     config: Train, out: Out, encoded: Artifact, base: Artifact, paused: Artifact | None = None, **inputs: Artifact
 ) -> dict[str, Any]:

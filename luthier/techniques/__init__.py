@@ -291,7 +291,9 @@ def conflicts(techniques: Sequence[Technique]) -> str:
 
 def learning_rate_for(techniques: Sequence[Technique]) -> float:
     """The peak learning rate recommended by the first technique that has an opinion, else 1e-5 (full fine-tuning), times
-    the factors of those that need less."""
+    the factors of those that need less.
+
+    Full has no opinion, since nearly all that stands beside it knows better."""
     found = next((rate for each in techniques if (rate := each.learning_rate()) is not None), 1e-5)
     return math.prod([t.learning_rate_factor for t in techniques], start=found)
 

@@ -13,4 +13,3 @@ class Full(Technique):
     excludes: ClassVar[dict[str, str]] = {
         "lora": "lora trains small matrices beside frozen weights, full trains the weights"
     }
-    recommended_learning_rate: ClassVar[float | None] = 1e-5

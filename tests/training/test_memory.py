@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+import transformers
 
 from luthier import dropout, recompute
 from luthier import model as models
@@ -73,6 +75,20 @@ def test_blocks_computed_again_have_the_same_gradients(folders: dict[str, Path],
     assert all(float(gradient.abs().max()) > 0 for name, gradient in plain.items() if "lora" in name)
     assert little < 0.8 * much
     assert not model.bare.is_activation_checkpointing
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nothing_is_said_of_caches_that_nobody_asked_for(
+    folders: dict[str, Path], shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(folders[shape], shape)
+    before = model.bare.config.to_dict()
+    said: list[str] = []
+    monkeypatch.setattr(logging.Logger, "warning", lambda _, text, *rest, **more: said.append(text))
+    transformers.logging.get_logger("transformers").warning_once.__func__.cache_clear()
+    step(model, shape, True)
+    assert said == []
+    assert model.bare.config.to_dict() == before, "an exported model keeps its settings"
 
 
 def test_a_base_that_cannot_is_told_so(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from luthier import used_embeddings
 from luthier.errors import UserError
 from luthier.optimizers import Optimizer
 from luthier.recipe import TrainSettings
+from luthier.techniques import learning_rate_for
 
 W = [[0.5, -1.0], [2.0, 0.25]]
 G = [[[0.1, -0.2], [0.3, 0.4]], [[-0.5, 0.1], [0.2, 0.0]]]  # of two steps
@@ -69,6 +70,29 @@ def test_adafactor_is_that_of_the_paper() -> None:
     assert found.tolist() == pytest.approx([0.3 - 0.1 * size, -0.4 + 0.1 * size], rel=1e-5)
 
 
+def test_adafactor_is_that_of_transformers_with_each_setting_in_its_place() -> None:
+    from transformers.optimization import Adafactor
+
+    torch.manual_seed(0)
+    start = [torch.randn(6, 4), torch.randn(4)]
+    gradients = [[torch.randn(6, 4), torch.randn(4)] for _ in range(5)]
+    chosen = {"beta1": 0.8, "decay_rate": 0.5, "clip_threshold": 0.3, "scale_parameter": True}
+
+    def descend(over: Any) -> list[torch.Tensor]:
+        parameters = [torch.nn.Parameter(tensor.clone()) for tensor in start]
+        optimizer = over([{"params": parameters, "lr": 0.1, "weight_decay": 0.01}])
+        for step, pair in enumerate(gradients):
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
+            for parameter, gradient in zip(parameters, pair, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+        return [parameter.detach() for parameter in parameters]
+
+    mine = descend(Optimizer.pick({"kind": "adafactor", **chosen}).over)
+    theirs = descend(lambda groups: Adafactor(groups, relative_step=False, **{**chosen, "decay_rate": -0.5}))
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
 def test_adafactor_remembers_a_row_and_a_column_of_a_matrix() -> None:
     parameter = torch.nn.Parameter(torch.ones(30, 50))
     optimizer = Optimizer.pick("adafactor").over([{"params": [parameter], "lr": 0.1, "weight_decay": 0.0}])
@@ -114,6 +138,22 @@ def test_sgd_asks_for_a_learning_rate_of_its_own() -> None:
     with pytest.raises(ValueError, match="nesterov needs momentum"):
         Optimizer.pick({"kind": "sgd", "nesterov": True, "momentum": 0})
     assert TrainSettings.model_validate({"optimizer": "sgd", "learning_rate": 0.1}).optimizer.kind == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("techniques", "expected"),
+    [
+        ([], 1e-5),
+        (["full"], 1e-5),
+        (["freeze"], 1e-5),
+        (["lora"], 2e-4),
+        (["freeze", "lora", "gradual"], 2e-4),
+        (["full", "discriminative"], 1e-4),  # full has no opinion against another's
+        (["discriminative", "full"], 1e-4),
+    ],
+)
+def test_a_recipe_without_a_learning_rate_starts_low(techniques: list[str], expected: float) -> None:
+    assert learning_rate_for(TrainSettings.model_validate({"techniques": techniques}).techniques) == expected
 
 
 class Reading(torch.nn.Module):

@@ -120,9 +120,9 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
     process.communicate()
 
 
-def prepared(folder: Path, techniques: str, text: str = RECIPE) -> Path:
+def prepared(folder: Path, techniques: str, text: str = RECIPE, shape: str = "gpt2") -> Path:
     folder.mkdir(parents=True)
-    shape = "bert" if text is CLASSIFY else "gpt2"
+    shape = "bert" if text is CLASSIFY else shape
     tiny.build(folder / "base", shape, dropout=0.1)
     draw = random.Random(0)
     rows = [
@@ -210,9 +210,12 @@ def train_until(recipe: Path, steps: int) -> Artifact:
     return flow.trained(opened, store, flow.encode_for(opened.recipe, store, flow.prepared(opened, store), base), base)
 
 
-@pytest.mark.parametrize("kind", REMEMBERED)
-def test_whatever_is_remembered_is_taken_up_to_the_bit(tmp_path: Path, kind: str) -> None:
-    reference, recipe = (prepared(tmp_path / name, REMEMBERED[kind]) for name in ("plain", "stopped"))
+@pytest.mark.parametrize(
+    ("kind", "shape"), [*((kind, "gpt2") for kind in REMEMBERED), ("ulmfit", "bert"), ("ulmfit", "t5")]
+)
+def test_whatever_is_remembered_is_taken_up_to_the_bit(tmp_path: Path, kind: str, shape: str) -> None:
+    text = CLASSIFY if shape == "bert" else RECIPE
+    reference, recipe = (prepared(tmp_path / name, REMEMBERED[kind], text, shape) for name in ("plain", "stopped"))
     whole = train_until(reference, 0)
     for steps in (3, 7, 10):  # in the first epoch, behind an evaluation, and on both sides of a second one
         with pytest.raises(StopIteration):
