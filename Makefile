@@ -63,9 +63,10 @@ check: setup ## Format, lint, types, import contracts and the fast tests: under 
 bench: setup ## Measure speed; prints what each file of benchmarks/ finds.
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
-docs: setup ## Write docs/reference/ anew from the code.
+docs: setup ## Write docs/reference/ and docs/techniques.md anew from the code, tests and benchmarks.
 	$(BIN)/luthier schema > docs/reference/recipe.schema.json
 	$(BIN)/typer luthier.cli utils docs --name luthier --title 'The command line' --output docs/reference/cli.md
+	$(BIN)/python benchmarks/techniques.py --page
 
 soak: setup ## The slow tests with many more trials (LUTHIER_SOAK=1).
 	LUTHIER_SOAK=1 $(BIN)/python -m pytest -m slow

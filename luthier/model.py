@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import logging
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ WRITERS = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
 # Each of these is tested: positions that begin again keep examples apart.
 PACKABLE = {"llama", "gemma", "gemma3_text", "qwen2", "qwen3", "mistral", "gpt2"}
 ROW_ENCODERS = {"bert"}  # encoders with a pooler whose classifiers compute packed rows; each is tested
+# peft imports it where it is installed, and it then tells of a kernel that it misses and nothing here computes with
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -98,3 +98,16 @@ def test_no_code_asks_the_formatter_to_look_away() -> None:
 def test_nothing_is_left_to_do(word: str) -> None:
     for file in [*sorted((ROOT / "luthier").rglob("*.py")), *sorted((ROOT / "examples").glob("*.py"))]:
         assert word not in file.read_text(encoding="utf-8"), file
+
+
+def test_the_page_of_techniques_is_that_of_the_code_the_tests_and_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import techniques
+    import techniques_page
+
+    results, names = techniques.read(), [cell.name for cell in techniques.cells()]
+    assert set(results) <= set(names), "a figure of a cell that there is not"
+    assert (ROOT / "docs" / "techniques.md").read_text(encoding="utf-8") == techniques_page.page(results, names), (
+        "run `make docs`"
+    )
+    assert (ROOT / "docs" / "techniques.svg").read_text(encoding="utf-8") == techniques_page.plot(results)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +45,7 @@ class Adam8bit(Optimizer):
             )
 
     def over(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-        told = logging.getLogger("bitsandbytes.backends.cpu.ops")
-        level = told.level
-        told.setLevel(logging.ERROR)  # it misses a faster kernel for 4-bit matrices, of which there is none here
-        try:
-            from bitsandbytes.optim.adamw import AdamW8bit
-        finally:
-            told.setLevel(level)
+        from bitsandbytes.optim.adamw import AdamW8bit
+
         made: torch.optim.Optimizer = AdamW8bit(groups, betas=(self.beta1, self.beta2), eps=self.eps)
         return made
