@@ -332,6 +332,7 @@ def test_prompt_and_longest_answer_are_held_against_the_positions(writes: str, n
         "conversations": False,
         "answer_tokens": [],
         "counted": {},
+        "most_of_one_entity": 1,
     }
     encoded = Artifact(Path(), "encode-1", "", {"facts": facts})
     if fits:
