@@ -61,10 +61,10 @@ def line(entry: dict[str, object]) -> str:
 
 
 def commit() -> str:
-    """The short hash of what was tried, with a plus where files differ from it."""
+    """The short hash of what was tried, with a plus where code differs from it."""
     here = Path(__file__).parent
     told = [
         subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
-        for command in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        for command in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "../luthier", "*.py"))
     ]
     return told[0] + ("+" if told[1] else "")
