@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -25,8 +26,6 @@ HARMS = ("flip", "cut", "zero", "swap", "remove", "older")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Artifacts of every stage of a run, and the checkpoints of trainings that were stopped."""
-    import json
-
     folder = tmp_path_factory.mktemp("harmed")
     combining.build(folder)
     opened = loads(json.dumps(lasting.recipe("ewc")), folder=folder)
@@ -133,3 +132,26 @@ def test_best_weights_that_are_harmed_are_never_used(place: Path, tmp_path: Path
     weights = checkpoints(root) / BEST / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert ready.train(root).content == whole.content
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"schema": 2, "files": [], "content": "", "made_with": {}}'])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    assert [problem.where for problem in check_folder(tmp_path)] == [str(tmp_path / MANIFEST)]
+
+
+def test_whatever_bit_of_a_manifest_turns_the_manifest_is_named(place: Path) -> None:
+    """Sizes, hashes, inputs, versions: no part of it is trusted for being there."""
+    file = next(folder for folder in sealed(place) if folder.name == LAST) / MANIFEST
+    content, draw = file.read_bytes(), random.Random("bits")
+    for _ in range(soaking.trials(100, 1000)):
+        changed = bytearray(content)
+        changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        try:
+            file.write_bytes(bytes(changed))
+            if json.loads(changed) != json.loads(content):
+                assert str(file) in [problem.where for problem in check_folder(file.parent)]
+        except ValueError:
+            assert [problem.where for problem in check_folder(file.parent)] == [str(file)]
+        finally:
+            file.write_bytes(content)
