@@ -7,6 +7,7 @@ an encoder, or not by itself.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ class Stopping(Silent):
 
     def __init__(self, steps: int = 0) -> None:
         self.left, self.resumed_at, self.reached = steps, 0, 0
+        self.first = 0.0  # when its first step was done
 
     def say(self, line: str) -> None:
         if line.startswith("resuming at step "):
@@ -94,6 +96,7 @@ class Stopping(Silent):
     def progress(self, what: str, done: float, total: float, figures: Mapping[str, str]) -> None:
         if what == "train":
             self.reached = int(done)
+            self.first = self.first or time.perf_counter()
             self.left -= 1
             if self.left == 0:
                 raise StopIteration

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from test_resume import prepared, train_until
 
 from luthier import divergence, fit
-from luthier.errors import DivergedError
+from luthier.errors import DivergedError, UserError
 from luthier.recipe import TrainSettings
+from luthier.recipe_file import loads
 from luthier.store import Artifact
 
 FLAT = [1.0, 1.1, 0.9, 1.05, 0.95] * 12
@@ -275,3 +276,20 @@ def test_noise_around_a_falling_loss_is_no_spike() -> None:
         found = divergence.found(course, loss, 1.0)
         assert found == "", step
         course = divergence.remembered(course, loss, found)
+
+
+@pytest.mark.parametrize("name", ["skip", "rollback"])
+def test_a_private_step_is_neither_left_out_nor_taken_again(name: str) -> None:
+    techniques = [{"kind": "private", "noise": 1.0}]
+    with pytest.raises(ValueError, match="on_divergence: private allows stop alone"):
+        TrainSettings.model_validate({"techniques": techniques, "on_divergence": name})
+    assert TrainSettings.model_validate({"techniques": techniques}).on_divergence == "stop"
+
+
+def test_a_search_has_no_other_points_to_go_back_to(place: Path) -> None:
+    made = lasting.recipe("full", on_divergence="rollback")
+    made["search"] = {"space": {"train.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}}, "trials": 2}
+    with pytest.raises(UserError, match="other points to go back to; use stop or skip"):
+        loads(json.dumps(made), folder=place)
+    made["train"]["on_divergence"] = "skip"
+    loads(json.dumps(made), folder=place)

@@ -9,7 +9,9 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
+from statistics import median
 
 import combining
 import lasting
@@ -60,20 +62,23 @@ def test_stopped_at_any_step_it_resumes_to_the_bit_and_repeats_no_more_than_an_i
     ready: Ready, tmp_path: Path
 ) -> None:
     draw = random.Random(f"steps/{ready.kind}")
-    repeated, n, wrong = [0], soaking.trials(1, 5), 0
+    repeated, seconds, n, wrong = [0], list[float](), soaking.trials(1, 5), 0
     for trial in range(n):
         root, reached = tmp_path / str(trial), 0
         for _ in range(2):
             listener = Stopping(draw.randint(1, 5))
+            start = time.perf_counter()
             with contextlib.suppress(StopIteration):
                 ready.train(root, listener)
+            seconds += [listener.first - start] if listener.resumed_at else []
             assert reached - listener.resumed_at <= lasting.CHECKPOINT_STEPS
             repeated.append(reached - listener.resumed_at)
             reached = listener.reached
         wrong += not same(ready.train(root), ready.whole)
-    assert not wrong
-    figures = f"steps repeated at most {max(repeated)} (interval {lasting.CHECKPOINT_STEPS})"
+    figures = f"{max(repeated)} steps repeated at most (interval {lasting.CHECKPOINT_STEPS})"
+    figures += f"; first step again after {median(seconds):.1f} s in the median" if seconds else ""
     soaking.record("QR1, QR2", f"{ready.kind}: stopped at random steps, ends in the same bytes", n, wrong, figures)
+    assert not wrong
 
 
 def test_whichever_change_to_the_disk_is_the_last_one_training_goes_on_to_the_same_bytes(
@@ -93,9 +98,9 @@ def test_whichever_change_to_the_disk_is_the_last_one_training_goes_on_to_the_sa
         made = ready.train(root, listener)
         wrong += not same(made, ready.whole)
         assert made.reused or listener.resumed_at == before, "what was found whole is what is gone on from"
+    what = f"{ready.kind}: power cut at a change to the disk, ends in the same bytes"
+    soaking.record("QR1", what, len(cuts), wrong, f"of {meter.n} changes in all")
     assert not wrong
-    what = f"{ready.kind}: power cut at {len(cuts)} of {meter.n} changes to the disk, ends in the same bytes"
-    soaking.record("QR1", what, len(cuts), wrong)
 
 
 def test_whichever_change_to_the_disk_fails_once_nothing_is_mixed_and_nothing_is_lost(
@@ -119,8 +124,9 @@ def test_whichever_change_to_the_disk_fails_once_nothing_is_mixed_and_nothing_is
                 assert problem.exit_code == 4
         last_step(root)  # reads what verifies
         wrong += not same(ready.train(root), ready.whole)
+    what = f"{ready.kind}: a change to the disk fails once (ENOSPC, EIO, EINTR), nothing is mixed or lost"
+    soaking.record("QR3", what, len(tried), wrong, f"of {len(points)} in all")
     assert not wrong
-    soaking.record("QR3", f"{ready.kind}: one change to the disk fails (ENOSPC, EIO, EINTR)", len(tried), wrong)
 
 
 WORKER = """

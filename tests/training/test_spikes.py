@@ -73,8 +73,8 @@ def test_a_clean_training_is_left_alone(place: Path, tmp_path: Path) -> None:
         for run in range(runs)
         for step in spikes(place, tmp_path / str(run), CLEAN[run % len(CLEAN)], 100 + run, steps)
     ]
-    what = f"spike rule: false alarms over the steps of {runs} clean runs (goal 1 in 10,000)"
-    soaking.record("QR7", what, runs * steps, len(alarms))
+    what = "false alarms of the spike rule over the steps of clean runs (goal: 1 in 10,000)"
+    soaking.record("QR7", what, runs * steps, len(alarms), f"{runs} runs")
     assert len(alarms) <= runs * steps / 10_000
 
 
