@@ -55,7 +55,7 @@ def page(found: dict[str, dict[str, object]]) -> str:
 def line(entry: dict[str, object]) -> str:
     """One result."""
     n, failures = int(str(entry["n"])), int(str(entry["failures"]))
-    most = f"{300 / n:.2g} %" if n and not failures else ""
+    most = f"{300 / n:.2g} %" if n > 3 and not failures else ""
     cells = [entry["id"], entry["what"], f"{n:,}", failures, most, entry["figures"], entry["commit"], entry["date"]]
     return "| " + " | ".join(str(cell) for cell in [*cells, entry["machine"]]) + " |\n"
 
