@@ -68,7 +68,7 @@ docs: setup ## Write docs/reference/ and docs/techniques.md anew from the code, 
 	$(BIN)/typer luthier.cli utils docs --name luthier --title 'The command line' --output docs/reference/cli.md
 	$(BIN)/python benchmarks/techniques.py --page
 
-soak: setup ## The slow tests with many more trials (LUTHIER_SOAK=1).
+soak: setup ## The slow tests with many more trials (LUTHIER_SOAK=1); writes docs/reliability.md.
 	LUTHIER_SOAK=1 $(BIN)/python -m pytest -m slow
 
 clean: ## Remove the environment and every cache; recipes' stores (.luthier/) stay.

@@ -32,6 +32,7 @@ class Progress:
     tokens: int = 0  # supervised tokens seen
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # step, epoch, validation figures
     best: dict[str, Any] | None = None  # epoch, step, metric, value
+    best_kept: bool = False  # whether its weights lie beside; where the last ones are wanted they do not
     waited: int = 0  # evaluations since the best one
     stopped: str = ""  # "finished" or "patience" once training has ended
     history_lines: int = 0  # of the history file that belong to the steps done
@@ -41,6 +42,8 @@ class Progress:
     optimizer: dict[str, Any] = field(default_factory=dict)  # what the optimizer keeps of a parameter beside tensors
     groups: list[dict[str, Any]] = field(default_factory=list)  # parameter groups from each step at which they changed
     facts: dict[str, Any] = field(default_factory=dict)  # what they say of the training, once it has ended
+    course: list[float] = field(default_factory=list)  # losses (nats) of the latest steps, by which a spike is told
+    events: list[dict[str, Any]] = field(default_factory=list)  # of divergence: step, found, done, to
 
 
 class History:
@@ -80,6 +83,8 @@ class State:
     progress: Progress
     running: Running
     history: History
+    untouched: dict[str, torch.Tensor] | None = None
+    """What began to train since the last checkpoint, as it was; kept where training may have to go back to that."""
 
     def note_trainable(self, checkpoints: Path) -> None:
         """Remember what trains now, after it has changed, and let the best weights hold it as it still is."""
@@ -87,6 +92,8 @@ class State:
         known = set(self.progress.trained)
         new = [name for name in self.progress.trains if name not in known]
         self.progress.trained += new
+        if self.untouched is not None:
+            self.untouched |= {name: parameter.detach().clone() for name, parameter in self.weights(new).items()}
         best = newest_whole(checkpoints / BEST) if self.progress.best else None
         if new and best is not None:
             # what begins to train now had these very values when the best weights were kept
@@ -113,10 +120,13 @@ class State:
         self.progress.optimizer = {entry: value for entry, value in kept.items() if entry not in moments}
         tensors, self.progress.running = self.running.state()
         files = {WEIGHTS: self.weights(self.progress.trained), OPTIMIZER: moments, RUNNING: tensors}
-        replace_folder(checkpoints / LAST, files, asdict(self.progress))
+        replace_folder(checkpoints / LAST, files, asdict(self.progress), keep_former=True)
+        if self.untouched is not None:
+            self.untouched = {}
 
     def save_best(self, checkpoints: Path) -> None:
         """Keep the weights as they are as the best ones."""
+        self.progress.best_kept = True
         replace_folder(checkpoints / BEST, {WEIGHTS: self.weights(self.progress.trained)}, self.progress.best or {})
 
     def restore_best(self, checkpoints: Path) -> None:
@@ -134,7 +144,8 @@ class State:
         folder = newest_whole(checkpoints / LAST)
         progress = Progress(**json.loads((folder / "manifest.json").read_text())["facts"]) if folder else Progress()
         best = progress.best
-        if folder and best and best["step"] != progress.step and newest_whole(checkpoints / BEST) is None:
+        lost = bool(progress.best_kept and newest_whole(checkpoints / BEST) is None)
+        if folder and best and best["step"] != progress.step and lost:
             folder = None  # the best weights are lost: begin again rather than keep others
         if folder is None:
             for best_one in (checkpoints / BEST, *beside(checkpoints / BEST)):
@@ -148,9 +159,17 @@ class State:
             parameter.requires_grad_(name in trains)
         self._copy(read_weights(folder))
         self.running.restore(read_weights(folder, RUNNING), progress.running)
-        if best and newest_whole(checkpoints / BEST) is None:
+        if best and lost:
             self.save_best(checkpoints)
         return True
+
+    def go_back(self, checkpoints: Path) -> None:
+        """Take up the last whole checkpoint in the midst of training, as if nothing had happened since."""
+        self.history.waiting.clear()
+        self._copy(self.untouched or {})
+        self.optimizer.state.clear()
+        found = self.take_up(checkpoints)
+        assert found, "a training that may go back has a checkpoint from before its first step on"
 
     def take_up_optimizer(self, checkpoints: Path) -> None:
         """The moments of the last whole checkpoint."""
@@ -193,8 +212,14 @@ def read_weights(folder: Path, file: str = WEIGHTS) -> dict[str, torch.Tensor]:
     return load_file(folder / file)
 
 
-def replace_folder(folder: Path, files: dict[str, dict[str, torch.Tensor]], facts: dict[str, Any]) -> None:
-    """Write a new sealed folder beside, then swap: whenever a crash comes, `newest_whole` finds a whole one."""
+def replace_folder(
+    folder: Path, files: dict[str, dict[str, torch.Tensor]], facts: dict[str, Any], *, keep_former: bool = False
+) -> None:
+    """Write a new sealed folder beside, then swap: whenever a crash comes, `newest_whole` finds a whole one.
+
+    With `keep_former` the one that it replaces stays until the next time, when the new one has verified: should that be
+    harmed meanwhile, it is fallen back to. It takes no more room than writing did.
+    """
     from safetensors.torch import save
 
     new, old = beside(folder)
@@ -205,7 +230,8 @@ def replace_folder(folder: Path, files: dict[str, dict[str, torch.Tensor]], fact
         (new / name).write_bytes(save(apart({key: t.detach().cpu().contiguous() for key, t in tensors.items()})))
     seal(new, {"facts": json.loads(json.dumps(facts)), "made_with": {}}, {})
     swap(new, folder, old)
-    shutil.rmtree(old, ignore_errors=True)
+    if not keep_former:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

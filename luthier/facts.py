@@ -117,6 +117,15 @@ class Group(Facts):
     weight_decay: float
 
 
+class Divergence(Facts):
+    """A step whose loss or gradient was no number, or whose loss lay far above its recent course."""
+
+    step: int
+    found: str  # "not finite", "outlier" (a single loss) or "rise" (of the latest ones)
+    done: str  # "applied", "skipped" or "rolled back"
+    to: int | None = None  # the step that training went back to
+
+
 class Grouping(Facts):
     """What trains, in groups, from a step on."""
 
@@ -177,6 +186,7 @@ class TrainedFacts(Facts):
     architecture: str
     tasks: list[LearnedTask] = []  # where there are several
     groups: list[Grouping] = []  # what trained, from each step at which that changed
+    divergences: list[Divergence] = []  # that did not end it
     privacy: PrivacyFacts | None = None  # of a private training
 
 

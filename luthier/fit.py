@@ -8,17 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from luthier import divergence, room
 from luthier import model as models
 from luthier.batching import Encoded, Step, plan
 from luthier.checkpoint import History, Progress, State
-from luthier.errors import DivergedError, UserError
+from luthier.errors import UserError
 from luthier.facts import Group, Grouping
 from luthier.mixing import Mixture, Sample, Several
 from luthier.objectives import Objective
+from luthier.quantized import memory
 from luthier.recipe import TrainSettings
 from luthier.rising import Rise
 from luthier.schedules import WARMUP, LearningRate
-from luthier.store import Artifact, Out
+from luthier.store import Artifact, Out, size_of
 from luthier.techniques import Plan, Running, Together, learning_rate_for
 from luthier.token_arrays import TokenArrays
 
@@ -95,10 +97,15 @@ def fit(
         recompute.blocks(model, settings.gradient_checkpointing),
     ):
         state = begin(model, running, settings, rate, out)
+        goes_back = settings.on_divergence == "rollback" and not rise
+        state.untouched = {} if goes_back else None
         if running.looks_before and not state.progress.step:
             out.say(f"looking at {len(examples):,} training examples before the first step")
             with models.autocast(model):
                 running.before(examples, lambda batch, needs: objective.outputs(model, batch, needs))
+        check_room(state, settings, watch, out)
+        if goes_back and not state.progress.step:
+            state.save(out.checkpoints)
         progress, pace = state.progress, Pace(out, state.progress.step, total)
         steps: list[Step] = []
         losses: list[float] = []  # for `rise` alone, which is not resumed
@@ -117,20 +124,26 @@ def fit(
                 )
             if within == 0 and state.running.epoch(epoch, progress.evaluations):
                 regroup(state, rate.peak, settings.weight_decay)
+                check_room(state, settings, watch, out)
                 state.note_trainable(out.checkpoints)
                 tell_groups(state, out)
             torch.manual_seed(seed * 1_000_003 + progress.step)  # each step has its own dropout: nothing to restore
-            factor = rate.factor(progress.step, watch.figures(progress.evaluations))
+            factor = rate.factor(progress.step, watch.figures(progress.evaluations)) * divergence.factor(
+                progress.events
+            )
             for group in state.optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             chosen = running.batches(progress.step, steps[within], lengths, settings.tokens_per_batch)
             micro_batches = [[examples[i] for i in micro] for micro in chosen]
-            loss, norm = take_step(state, micro_batches, objective, settings.max_grad_norm)
+            policy: divergence.Policy = "stop" if rise else settings.on_divergence
+            loss, norm = take_step(state, micro_batches, objective, settings.max_grad_norm, policy)
             losses.append(loss)
             if rise and (rise.over(losses) or not math.isfinite(norm)):
                 progress.stopped = "ran away"
-            elif not math.isfinite(loss) or not math.isfinite(norm):
-                raise diverged(loss, norm, progress.step + 1)
+            elif not rise and judge(state, policy, loss, norm, total, out) == "rolled back":
+                go_back(state, settings, rate, out)
+                progress, steps, pace = state.progress, [], Pace(out, state.progress.step, total)
+                continue
             progress.step += 1
             progress.tokens += sum(example.covers for batch in micro_batches for example in batch)
             figures: dict[str, Any] = {
@@ -141,7 +154,8 @@ def fit(
             }
             if not running.tells_loss:
                 figures |= {"loss": None, "tokens": None}
-            note(state, {"epoch": round(progress.step / per_epoch, 4), **figures})
+            if rise or math.isfinite(loss + norm):
+                note(state, {"epoch": round(progress.step / per_epoch, 4), **figures})
             pace.tell(progress.step, figures["loss"], sum(lengths[i] for micro in chosen for i in micro))
             if progress.step % every == 0 or progress.step == total:
                 consider(state, evaluate, watch, progress.step / per_epoch, out)
@@ -171,18 +185,56 @@ def unequal(examples: TokenArrays | Mixture | Sample) -> bool:
 
 
 def take_step(
-    state: State, micro_batches: Sequence[Sequence[Encoded]], objective: Objective | Several, max_grad_norm: float
+    state: State,
+    micro_batches: Sequence[Sequence[Encoded]],
+    objective: Objective | Several,
+    max_grad_norm: float,
+    policy: divergence.Policy = "stop",
 ) -> tuple[float, float]:
     """One optimizer step; returns the loss (nats per supervised token, with penalties) and the gradient's norm.
 
-    Nothing is changed where one of them is not finite.
+    Nothing is changed where one of them is not finite, or where the policy is not to apply such a loss.
     """
     loss = gradients(state.model, micro_batches, objective, state.running)
     norm = clip(state.model, max_grad_norm)
-    if math.isfinite(loss) and math.isfinite(norm):
+    if divergence.done(policy, divergence.found(state.progress.course, loss, norm)) == "applied":
         state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     return loss, norm
+
+
+def judge(state: State, policy: divergence.Policy, loss: float, norm: float, total: int, out: Out) -> divergence.Done:
+    """What was done about a step; DivergedError where nothing more is to be tried. Whatever it was is remembered and told."""
+    progress = state.progress
+    found = divergence.found(progress.course, loss, norm)
+    if state.running.tells_loss:  # else nothing follows from it
+        progress.course = divergence.remembered(progress.course, loss, found)
+    if not found:
+        return "applied"
+    done = divergence.done(policy, found)
+    event = {"step": progress.step + 1, "found": found, "done": done}
+    why = divergence.exhausted(progress.events, done, total)
+    if done == "stopped" or why:
+        raise divergence.diverged(event, loss, norm, why)
+    progress.events.append(event)
+    if done != "rolled back":  # which is told when it is known to where
+        note(state, event)
+        out.say(divergence.sentence(event))
+    return done
+
+
+def go_back(state: State, settings: TrainSettings, rate: LearningRate | Rise, out: Out) -> None:
+    """Take up the last checkpoint, remember why, and keep that before anything else happens."""
+    events = state.progress.events
+    state.go_back(out.checkpoints)
+    regroup(state, rate.peak, settings.weight_decay)
+    state.take_up_optimizer(out.checkpoints)
+    events[-1]["to"] = state.progress.step
+    state.progress.events = events
+    state.history.add(events[-1])
+    state.progress.history_lines += 1
+    state.save(out.checkpoints)
+    out.say(divergence.sentence(events[-1]))
 
 
 def gradients(
@@ -282,6 +334,25 @@ def groups(model: Model, running: Running, peak: float, weight_decay: float) -> 
     return spared({"params": list(model.trainable().values()), "lr": peak}, weight_decay)
 
 
+def check_room(state: State, settings: TrainSettings, watch: Watch, out: Out) -> None:
+    """Say what will be written to the disk; MachineError where there is no room for it."""
+    model, progress = state.model, state.progress
+    parameters = dict(model.named_parameters())
+    train = {*progress.trained, *model.trainable()}
+    trained, names = [parameters[name] for name in train], room.bytes_of_names(train)
+    finished = room.tensor_bytes(trained) if model.adapted else memory(model.bare)
+    asked = room.Room(
+        weights=room.tensor_bytes(trained),
+        optimizer=sum(settings.optimizer.keeps(tuple(parameter.shape)) for parameter in trained),
+        techniques=room.tensor_bytes(state.running.state()[0].values()),
+        names=names,
+        model=finished + names // 5 + room.SETTINGS + room.tokenizer_bytes(model.tokenizer),
+        keeps_best=watch.keep_best,
+    )
+    free = room.check(asked, out.checkpoints, size_of(out.checkpoints))
+    out.say(asked.sentence(free))
+
+
 def spared(group: Mapping[str, Any], weight_decay: float, before: str = "") -> list[dict[str, Any]]:
     """A group as two, with weight decay on matrices and none on biases and norms."""
     matrices = [parameter for parameter in group["params"] if parameter.ndim >= 2]
@@ -339,15 +410,6 @@ def note(state: State, entry: Mapping[str, Any]) -> None:
     """One line of the history."""
     state.history.add({"step": state.progress.step, **entry})
     state.progress.history_lines += 1
-
-
-def diverged(loss: float, norm: float, step: int) -> DivergedError:
-    """What is told when the loss or the gradient is no number any more."""
-    return DivergedError(
-        f"the loss became {loss} (gradient norm {norm}) at step {step}",
-        where="train",
-        hint="lower train.learning_rate, or use precision float32; the last checkpoint holds finite weights",
-    )
 
 
 class Pace:

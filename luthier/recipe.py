@@ -119,6 +119,10 @@ class TrainSettings(Settings):
     """Epochs between evaluations on the validation split."""
     checkpoint_steps: int = Field(50, ge=1)
     """Optimizer steps between checkpoints: the most that a crash can cost."""
+    on_divergence: Literal["stop", "skip", "rollback"] = "stop"
+    """What is done where the loss or its gradient is no number, which is never applied: `stop` ends training; `skip` leaves
+    the step out, 10 times at most; `rollback` goes on from the last checkpoint at 0.3 of the learning rate, 3 times at most.
+    A loss far above its recent course is told; `skip` leaves out a single such step, `rollback` goes back where it stays."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; `auto` is bfloat16 where the processor computes it natively, else float32."""
 
@@ -135,6 +139,9 @@ class TrainSettings(Settings):
         problems = []
         if self.warmup is not None and self.schedule.rises:
             problems.append(f"warmup: {self.schedule.kind} has a rise of its own; leave warmup out")
+        for technique in self.techniques if self.on_divergence != "stop" else []:
+            if technique.once:
+                problems.append(f"on_divergence: {technique.kind} allows stop alone ({technique.once})")
         if self.learning_rate is None and self.optimizer.own_rate:
             kind, why = self.optimizer.kind, self.optimizer.own_rate
             problems.append(f"learning_rate: {kind} has no recommended one ({why}); name one, such as 0.01")
@@ -430,6 +437,8 @@ class Recipe(Settings):
             return
         for path, problem in self.search.searcher.unfit(self.search.space).items():
             yield f"search.space.{path}: {problem}"
+        if self.train.on_divergence == "rollback":
+            yield "train.on_divergence: a search pauses its trials, which would be other points to go back to; use stop or skip"
         metric, watched = self.search.metric, self.train.stop.metric if self.train.stop else "loss"
         known = ["loss", *(each.kind for each in self.metrics())]
         if metric and metric not in known:

@@ -54,7 +54,7 @@ OWN = {
 }
 OF_STAGE = re.compile(r"\w+-[0-9a-f]{20}(@[0-9a-f]{12})?")  # how the store names what a stage makes or has made
 OF_WORK = re.compile(r"\w+-[0-9a-f]{20}|run-.+-[0-9a-f]{6}")  # and where it works
-SCHEMA = 1
+SCHEMA = 2  # of manifests; those of the first have no seal
 SHARED_VARIABLE = "LUTHIER_HOME"
 RESUMABLE_SECONDS = 7 * 24 * 3600  # how long after its last change a collection leaves unfinished work
 RECORDED_PACKAGES = ("luthier", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
@@ -341,7 +341,6 @@ class Store:
                     if self.take(outside.path).content != outside.content:
                         raise UserError("changed while it was read", where=str(outside.path), hint="run again")
                 manifest = {
-                    "schema": SCHEMA,
                     "id": key,
                     **parts,
                     "facts": plain(facts),
@@ -634,7 +633,15 @@ def seal(folder: Path, manifest: dict[str, Any], timings: Mapping[str, float]) -
     }
     contents = {name: entry["sha256"] for name, entry in files.items() if name != TIMINGS}
     manifest["content"] = digest({"files": contents, "facts": manifest.get("facts", {})})
+    manifest["schema"] = SCHEMA
+    manifest["seal"] = seal_of(manifest)
     write_durably(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+
+def seal_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of all else that a manifest says, as it is read again."""
+    said = {key: value for key, value in manifest.items() if key != "seal"}
+    return digest(json.loads(json.dumps(said)))
 
 
 def check_folder(folder: Path, hashes: Callable[[Iterable[Path]], list[str]] = hashed) -> list[UserError]:
@@ -661,7 +668,8 @@ def check_folder(folder: Path, hashes: Callable[[Iterable[Path]], list[str]] = h
         if file.relative_to(folder).as_posix() not in expected:
             problems.append(UserError("is not in the manifest", where=str(file)))
     contents = {name: entry["sha256"] for name, entry in manifest["files"].items() if name != TIMINGS}
-    if manifest["content"] != digest({"files": contents, "facts": manifest.get("facts", {})}):
+    sealed = manifest["schema"] == 1 or manifest.get("seal") == seal_of(manifest)
+    if not sealed or manifest["content"] != digest({"files": contents, "facts": manifest.get("facts", {})}):
         problems.append(
             UserError(
                 "was changed by hand: its facts or files are not those that were sealed", where=str(folder / MANIFEST)
@@ -675,13 +683,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not {"files", "content", "made_with"} <= manifest.keys():
+        if not isinstance(manifest, dict) or not {"schema", "files", "content", "made_with"} <= manifest.keys():
             raise ValueError("parts are missing")
+        if not isinstance(manifest["files"], dict) or not all(map(is_entry, manifest["files"].values())):
+            raise ValueError("its list of files is none")
     except (OSError, ValueError) as problem:
         raise UserError(
             f"cannot be read ({problem})", where=str(file), hint="remove its folder and run again"
         ) from None
     return manifest
+
+
+def is_entry(entry: Any) -> bool:
+    """Whether a manifest says of a file what it has to."""
+    if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
+        return False
+    return isinstance(entry["size"], int) and isinstance(entry["sha256"], str)
 
 
 def size_of(folder: Path) -> int:

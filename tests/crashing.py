@@ -58,6 +58,37 @@ def power(last: int | None = None) -> Iterator[Power]:
         yield meter
 
 
+@contextmanager
+def failing(number: int, error: int) -> Iterator[Power]:
+    """The change of this number (from 1) fails once with an errno, half done where it is a write; later ones happen."""
+    meter = Power(None)
+
+    def fails() -> bool:
+        meter.change()
+        return meter.n == number
+
+    def watched(action: Any) -> Any:
+        def change(*arguments: Any, **options: Any) -> Any:
+            if fails():
+                raise OSError(error, os.strerror(error))
+            return None if action is os.fsync else action(*arguments, **options)
+
+        return change
+
+    def write_bytes(path: Path, content: bytes) -> None:
+        failed = fails()
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2] if failed else content)
+        if failed:
+            raise OSError(error, os.strerror(error))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CHANGES:
+            patch.setattr(os, name, watched(getattr(os, name)))
+        patch.setattr(Path, "write_bytes", write_bytes)
+        yield meter
+
+
 State = tuple[tuple[str, bytes], ...]
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soaking
 
 from luthier.recipe import schema
 from luthier.recipe_file import loads
@@ -111,3 +112,8 @@ def test_the_page_of_techniques_is_that_of_the_code_the_tests_and_the_figures(mo
         "run `make docs`"
     )
     assert (ROOT / "docs" / "techniques.svg").read_text(encoding="utf-8") == techniques_page.plot(results)
+
+
+def test_the_page_of_what_was_tried_holds_the_results_and_nothing_else() -> None:
+    found = json.loads(soaking.RESULTS.read_text(encoding="utf-8"))
+    assert soaking.PAGE.read_text(encoding="utf-8") == soaking.page(found)

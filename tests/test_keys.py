@@ -742,6 +742,8 @@ ELSEWHERE = {
     "search.workers": "tests/test_searching.py",
     # How often a checkpoint is written shows on disk alone; that it never changes the weights is its promise.
     "train.checkpoint_steps": "tests/training/test_resume.py",
+    # Nothing happens where no loss is harmed: there one is.
+    "train.on_divergence": "tests/training/test_divergence.py",
     # What keeps a former task needs a run before: each of these is changed there.
     "former": "tests/test_several.py",
     "techniques.ewc.strength": "tests/test_several.py",

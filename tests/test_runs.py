@@ -198,10 +198,10 @@ def test_a_run_that_is_run_again_is_the_latest(project: Path) -> None:
 def test_a_report_says_what_the_figures_were_made_with(project: Path) -> None:
     store = store_of(project)
     entry = runs.find(store, "whole")
-    manifest = store.artifacts / entry["artifacts"]["model"] / "manifest.json"
-    told = json.loads(manifest.read_text())
+    folder = store.artifacts / entry["artifacts"]["model"]
+    told = json.loads((folder / "manifest.json").read_text())
     told["made_with"]["packages"]["torch"] = "2.99.0"
-    manifest.write_text(json.dumps(told))
+    seal(folder, told, {})
     assert runs.reopen(store, "whole").facts.environment.torch == "2.99.0"
 
 

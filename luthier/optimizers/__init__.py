@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +24,10 @@ class Optimizer(Choice):
 
     def check(self, device: str) -> None:
         """UserError, before anything is computed, where this machine cannot run it."""
+
+    def keeps(self, shape: Sequence[int]) -> int:
+        """Bytes that it keeps of a parameter, which a checkpoint holds; those of AdamW where a kind does not say."""
+        return 8 * math.prod(shape)
 
     def over(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimizer of these groups (params, lr, weight_decay)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ class Adafactor(Optimizer):
     """Updates whose root mean square is larger are scaled down to it, before the learning rate."""
     scale_parameter: bool = False
     """Whether a parameter's learning rate is multiplied by its own root mean square, as T5 was trained (at 1e-3)."""
+
+    def keeps(self, shape: Sequence[int]) -> int:
+        n, matrices = math.prod(shape), math.prod(shape[:-2])
+        squares = matrices * (shape[-2] + shape[-1]) if len(shape) > 1 else n
+        return 4 * (squares + (0 if self.beta1 is None else n))
 
     def over(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         from transformers.optimization import Adafactor as Implementation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,11 @@ class Adam8bit(Optimizer):
                 where="train.optimizer",
                 hint="pip install 'luthier[qlora]'",
             )
+
+    def keeps(self, shape: Sequence[int]) -> int:
+        n = math.prod(shape)
+        tables, scales = 2 * 4 * 256, 2 * 4 * math.ceil(n / 256)  # a checkpoint holds the tables of each parameter
+        return 8 * n if n < 4096 else 2 * n + scales + tables
 
     def over(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         from bitsandbytes.optim.adamw import AdamW8bit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +30,9 @@ class Sgd(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs momentum")
         return self
+
+    def keeps(self, shape: Sequence[int]) -> int:
+        return 4 * math.prod(shape) if self.momentum else 0
 
     def over(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch

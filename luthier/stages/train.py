@@ -11,15 +11,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import computed_field
+
+from luthier import divergence, rising, seams
 from luthier import model as models
-from luthier import rising, seams
 from luthier.answering import predictions
 from luthier.batching import Encoded, cut
 from luthier.checkpoint import HISTORY, LAST, carry, newest_whole
 from luthier.choice import Settings
 from luthier.engines.torch import TorchSession
 from luthier.errors import UserError
-from luthier.facts import EncodedFacts, Grouping, LearnedTask, RangeFacts, TrainedFacts
+from luthier.facts import Divergence, EncodedFacts, Grouping, LearnedTask, RangeFacts, TrainedFacts
 from luthier.fit import Watch, fit
 from luthier.form import Form
 from luthier.metrics import Metric
@@ -85,6 +87,12 @@ class Train(Settings):
     """Tokens that it may write."""
     until: int | None = None
     """Evaluations after which it pauses, as a rung of a search."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def goes_back_by(self) -> int | None:
+        """Steps between the checkpoints that training may go back to, which then decide the weights."""
+        return self.settings.checkpoint_steps if self.settings.on_divergence == "rollback" else None
 
 
 class RangeTest(Settings):
@@ -161,7 +169,8 @@ def train(
         techniques=[technique.model_dump(mode="json") for technique in settings.techniques],
         groups=[Grouping(**grouping) for grouping in progress.groups],
         adapter=model.adapted,
-        notes=model.notes,
+        notes=[*model.notes, *map(divergence.sentence, progress.events)],
+        divergences=[Divergence(**event) for event in progress.events],
         final_loss=last["loss"],
         architecture=model.architecture,
         tasks=learned_tasks(parts, lesson.examples, judges) if isinstance(lesson.examples, Mixture) else [],

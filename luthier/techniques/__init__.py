@@ -119,6 +119,7 @@ class Technique(Choice):
     inputs: ClassVar[tuple[str, ...]] = ()  # settings that name a file or folder, which `start` gets as an artifact
     needs_former: ClassVar[bool] = False  # whether it is about the task of the run that `former` names
     layout: ClassVar[Literal["rows"] | None] = None  # "rows": examples must not be packed end to end
+    once: ClassVar[str] = ""  # why none of its steps may be left out or taken again, where that is so
     starts_last: ClassVar[bool] = False  # whether it goes by what the others leave to train, wherever it is named
     sampling: ClassVar[Literal["poisson"] | None] = None  # "poisson": each row enters each step by a chance of its own
     precision: ClassVar[Literal["float32"] | None] = None  # what `auto` becomes; another one is refused

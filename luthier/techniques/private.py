@@ -44,6 +44,7 @@ class Private(Technique):
     """
 
     sampling: ClassVar[Literal["poisson"] | None] = "poisson"
+    once: ClassVar[str] = "what a step came to would tell of its rows, and one that is taken again is not counted"
     layout: ClassVar[Literal["rows"] | None] = "rows"
     precision: ClassVar[Literal["float32"] | None] = "float32"  # rounding to bfloat16 would move other rows' gradients
     excludes: ClassVar[dict[str, str]] = {

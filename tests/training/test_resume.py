@@ -225,6 +225,25 @@ def test_whatever_is_remembered_is_taken_up_to_the_bit(tmp_path: Path, kind: str
     assert resumed.facts == whole.facts
 
 
+def test_where_the_last_weights_are_kept_no_best_ones_are_missed(tmp_path: Path) -> None:
+    recipe = prepared(tmp_path / "run", "[full]\n  keep: last")
+    with pytest.raises(StopIteration):
+        train_until(recipe, 7)  # behind an evaluation
+    taken: list[int] = []
+
+    class Counting(Silent):
+        def progress(self, what: str, done: float, total: float, figures: Mapping[str, str]) -> None:
+            if what == "train":
+                taken.append(int(done))
+
+    opened = load(recipe)
+    store = flow.store_for(opened, Counting())
+    opened = flow.settled(opened, store)
+    base = flow.base_model(opened.recipe.base, opened, store)
+    flow.trained(opened, store, flow.encode_for(opened.recipe, store, flow.prepared(opened, store), base), base)
+    assert taken[0] == 7, "the checkpoint is of step 6"
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
     recipe = prepared(tmp_path / "run", TECHNIQUES["full"])

@@ -245,6 +245,7 @@ class Stepping:
     model: Model
     running: Any
     optimizer: torch.optim.Optimizer
+    progress: Progress = field(default_factory=Progress)
 
 
 def test_layers_spare_biases_and_norms_from_weight_decay(folders: dict[str, Path]) -> None:
