@@ -18,6 +18,8 @@ from luthier.recipe_file import loads
 from luthier.rising import Rise, read
 from luthier.runs import settled
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 name: letters

@@ -21,6 +21,8 @@ from luthier.objectives import Objective
 from luthier.techniques import Plan, Technique, Together
 from luthier.techniques import private as privacy
 
+pytestmark = pytest.mark.slow
+
 SOAK = bool(os.environ.get("LUTHIER_SOAK"))
 TRAININGS = 20 if SOAK else 1
 PAIRS = 4 if SOAK else 1

@@ -28,6 +28,8 @@ from luthier.techniques import Plan, Running, Technique, Together, conflicts
 from luthier.techniques import private as privacy
 from luthier.techniques.private import Private, PrivateRunning
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {"bert": "encoder", "llama": "decoder", "t5": "encoder-decoder", "gemma3": "decoder", "gpt2": "decoder"}
 CLASSIFY = """\
 version: 1

@@ -24,6 +24,8 @@ from luthier.splits._folds import folded
 from luthier.stages.spread import spread_of
 from luthier.store import Artifact, Silent, Store
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 name: letters

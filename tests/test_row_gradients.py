@@ -12,6 +12,8 @@ from torch import nn
 from luthier.row_gradients import CannotSplit, MixesRows, Watched, held
 from luthier.techniques.private import add_each, scales
 
+pytestmark = pytest.mark.slow
+
 
 class RootMean(nn.Module):
     """A norm as Llama has it, for which there is no rule."""

@@ -27,6 +27,8 @@ from luthier.space import told
 from luthier.store import Silent, Store
 from luthier.study import Study
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 # of a test
 version: 1

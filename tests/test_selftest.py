@@ -24,6 +24,8 @@ from luthier.proofs import PROOFS, Proof
 from luthier.proving import failed, line, selftest
 from luthier.recipe_file import load
 
+pytestmark = pytest.mark.slow
+
 CHATS = "{% for m in messages %}<{{ m.role }}> {{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
 RECIPE = """\
 version: 1

@@ -26,6 +26,8 @@ from luthier.runs import Run
 from luthier.seams import Example, Label, Prediction
 from luthier.techniques.ewc import Held, fisher
 
+pytestmark = pytest.mark.slow
+
 SEVERAL = """\
 version: 1
 name: both

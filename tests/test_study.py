@@ -17,6 +17,8 @@ from luthier import study as studies
 from luthier.errors import UserError
 from luthier.study import LostError, Study, Trial, Worker, parsed, shown
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:

@@ -27,6 +27,8 @@ from luthier.store import Artifact, Store
 from luthier.techniques import Running, Technique, Together
 from luthier.techniques.distil import softened
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 name: {name}

@@ -23,6 +23,8 @@ from luthier.recipe import TrainSettings
 from luthier.recipe_file import loads
 from luthier.store import Artifact
 
+pytestmark = pytest.mark.slow
+
 FLAT = [1.0, 1.1, 0.9, 1.05, 0.95] * 12
 
 

@@ -28,6 +28,8 @@ from luthier.tasks import Task
 from luthier.techniques import Technique, Together, learning_rate_for
 from luthier.techniques.dpo import dpo, ipo, key_of, kto
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 name: preferred

@@ -14,6 +14,8 @@ from luthier import flow, runs
 from luthier.errors import UserError
 from luthier.recipe_file import loads
 
+pytestmark = pytest.mark.slow
+
 TASKS = {
     "llama": "{kind: standardize, table: table.csv, column: messy, target: clean}",
     "t5": "{kind: standardize, table: table.csv, column: messy, target: clean}",

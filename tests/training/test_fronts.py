@@ -21,6 +21,8 @@ from luthier.model import Head, Model, architecture_of, load, load_trained, merg
 from luthier.objectives import Objective
 from luthier.techniques import Running
 
+pytestmark = pytest.mark.slow
+
 LABELS = Head("AutoModelForSequenceClassification", ("a", "b"))
 KINDS = ("prompt_tuning", "prefix")
 TOKENS = 4

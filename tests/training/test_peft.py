@@ -21,6 +21,8 @@ from luthier.recipe_file import loads
 from luthier.techniques import Running, learning_rate_for
 from luthier.techniques.peft import REFUSED, Peft, divisor, tuners
 
+pytestmark = pytest.mark.slow
+
 LABELS = Head("AutoModelForSequenceClassification", ("a", "b"))
 SETTINGS: dict[str, dict[str, Any]] = {
     "trainable_tokens": {"token_indices": [5, 6, 7, 8]},

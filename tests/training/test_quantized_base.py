@@ -21,6 +21,8 @@ from luthier.runs import Run
 from luthier.store import Store
 from luthier.techniques import Technique
 
+pytestmark = pytest.mark.slow
+
 HOW = {"type": "nf4", "double": True}
 SHAPES = ["llama", "gemma3", "gpt2", "t5", "bert"]
 LABELS = Head("AutoModelForSequenceClassification", ("A", "B"))

@@ -21,6 +21,8 @@ from luthier import flow
 from luthier.recipe_file import load
 from luthier.store import Artifact, Silent
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 name: resumed

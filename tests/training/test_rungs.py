@@ -15,6 +15,8 @@ from luthier import flow
 from luthier.recipe_file import RecipeFile, loads
 from luthier.store import Artifact, Silent, Store
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 version: 1
 name: rungs

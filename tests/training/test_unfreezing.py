@@ -29,6 +29,8 @@ from luthier.techniques._depth import layers
 from luthier.techniques.gradual import stalled
 from luthier.token_arrays import TokenArrays
 
+pytestmark = pytest.mark.slow
+
 SHAPES = ["bert", "llama", "t5"]  # encoder; decoder and encoder-decoder with heads tied to their embeddings
 
 
