@@ -315,7 +315,10 @@ def former_run(opened: RecipeFile, store: Store, base: Artifact) -> Former:
             raise UserError(
                 unknown("metric of the former run called", name, scored), where=f"gate.checks[{index}].metric"
             )
-    told = artifacts["model"].manifest.get("inputs", {}).get("ewc.fisher")
+    made_by = artifacts["model"].manifest.get("inputs", {})
+    if trained_on := made_by.get("trained"):  # a part of a model of several tasks
+        made_by = there.get(trained_on["id"], trained_on["content"]).manifest.get("inputs", {})
+    told = made_by.get("ewc.fisher")
     fisher = there.get(told["id"], told["content"]) if told else None
     return Former(entry["name"], recipe, artifacts["examples"], encoded, fisher)
 

@@ -72,7 +72,9 @@ def begin_with_prefix(model: Model) -> None:
         given = inputs.get("past_key_values")
         if given is not None and (given.get_seq_length() or not writes_apart):
             return None
-        ids = inputs["decoder_input_ids"] if writes_apart else inputs.get("input_ids", args[0] if args else None)
+        ids = inputs.get("input_ids", args[0] if args else None)
+        if writes_apart:  # whoever gives labels alone has the decoder's input made of them
+            ids = next(each for name in ("decoder_input_ids", "labels") if (each := inputs.get(name)) is not None)
         if given is not None:  # an empty one of `generate`
             for number, layer in enumerate(cache(model, len(ids)).self_attention_cache.layers):
                 given.self_attention_cache.update(layer.keys, layer.values, number)

@@ -99,7 +99,7 @@ class Model:
         if other is None:
             return self
         other.packed, other.precision, other.label_smoothing = self.packed, self.precision, self.label_smoothing
-        other.front, other.prefix = self.front, self.prefix
+        other.front, other.prefix, other.quantization = self.front, self.prefix, self.quantization
         if other.head.writes:
             other.bare, other.forward = self.bare, self.forward
         return other
@@ -396,8 +396,11 @@ def save_other(model: Model, task: str, folder: Path, *, base_name: str, extra: 
             greedy(other).save_pretrained(str(folder))
         save_tokenizer(other.tokenizer, folder, own=other.own_tokenizer)
     if not other.head.writes:
-        other.bare.config.architectures = [type(other.bare).__name__]
-        other.bare.config.save_pretrained(str(folder))
+        config = copy.deepcopy(model.bare.config)  # of the body as techniques left it, which may have fewer blocks
+        for name in ("id2label", "label2id", "problem_type"):
+            setattr(config, name, getattr(other.bare.config, name))
+        config.architectures = [type(other.bare).__name__]
+        config.save_pretrained(str(folder))
     tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in own_parameters(other)}
     save_file(tensors, folder / HEAD)
     tell(other, folder, base_name=base_name, extra=extra)

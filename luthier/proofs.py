@@ -41,6 +41,7 @@ TELLING = 10  # times the tolerance that an adapter must change, so that its mer
 WEIGHTS = (1.0, 0.5, 2.0, 0.25, 1.5)  # of examples, unequal
 NEW_TOKENS = 8  # written by each prompt
 LOGITS = "of the largest logit"
+TWO_ANSWERS = "a row holds two answers, and is no text of one prompt and its answer"
 FILES = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.RUNNING)
 
 
@@ -65,11 +66,16 @@ class Proof:
 def accumulation(subject: Subject) -> Proof:
     """Rows computed one by one and accumulated have the loss and the gradient of one batch of them all, however long they
     are and whatever they weigh."""
-    name = "accumulation"
-    if subject.objective is None or len(subject.encoded) < 2:
+    name, objective = "accumulation", subject.objective
+    if objective is None or len(subject.encoded) < 2:
         return unchecked(name, "there are no two rows")
     model, running = subject.started()
+    if running.samples:
+        return unchecked(name, "a technique draws the rows of each step, and noise on its gradient")
     still(model)
+    if running.looks_before:
+        with models.autocast(model):
+            running.before(subject.encoded, lambda rows, needs: objective.outputs(model, rows, needs))
     batch = [replace(row, weight=WEIGHTS[n % len(WEIGHTS)]) for n, row in enumerate(subject.encoded)]
     whole = gradient(subject, model, running, [batch])
     parts = gradient(subject, model, running, [[row] for row in batch])
@@ -90,6 +96,8 @@ def packed(subject: Subject) -> Proof:
     name, model = "packed", subject.model
     if subject.objective is None or not subject.encoded:
         return unchecked(name, "there are no rows")
+    if subject.objective.learned_with:
+        return unchecked(name, TWO_ANSWERS)
     model.packed = model.packed and not (subject.folder is None and rows_only(subject))
     with torch.no_grad(), models.autocast(model):
         outputs = subject.objective.outputs(model, subject.encoded, "logits")
@@ -107,6 +115,8 @@ def supervised_loss(subject: Subject) -> Proof:
     name, model = "supervised_loss", subject.model
     if subject.objective is None or not subject.encoded:
         return unchecked(name, "there are no rows")
+    if subject.objective.learned_with:
+        return unchecked(name, TWO_ANSWERS)
     rows = [replace(row, weight=1.0) for row in subject.encoded]
     with torch.no_grad(), models.autocast(model):
         mine_B = subject.objective.loss(subject.objective.outputs(model, rows, "losses"), rows).double()
@@ -149,6 +159,8 @@ def training_text(subject: Subject) -> Proof:
     tokenizer = AutoTokenizer.from_pretrained(there, local_files_only=True)
     if subject.form is None:
         return asks_as_it_trains(name, subject, tokenizer)
+    if subject.form.objective.learned_with:
+        return unchecked(name, TWO_ANSWERS)
     if subject.form.conversations and not tokenizer.chat_template:
         return Proof(name, "fail", detail="it learned conversations, and its tokenizer has no chat template")
     if subject.examples:
@@ -575,14 +587,26 @@ def how_much_it_changes(subject: Subject) -> float:
 def without_adapter(model: Model) -> Iterator[None]:
     """The adapter switched off. Where that leaves trained biases on, peft only warns; here it is measured."""
     wrapped: Any = model.forward
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias", UserWarning)
-        front, model.front = model.front, ()  # virtual tokens are read only where they are put before a text
-        try:
+    if not wrapped.active_peft_config.is_prompt_learning:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias", UserWarning)
             with wrapped.disable_adapter():
                 yield
-        finally:
-            model.front = front
+        return
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    # what stands before a text is read only where it is put there, which peft's own way does not know; nor does that
+    # switch off a head
+    heads = [each for each in model.bare.modules() if isinstance(each, AuxiliaryTrainingWrapper)]
+    before, (model.front, model.prefix) = (model.front, model.prefix), ((), 0)
+    try:
+        for head in heads:
+            head.enable_adapters(enabled=False)
+        yield
+    finally:
+        model.front, model.prefix = before
+        for head in heads:
+            head.enable_adapters(enabled=True)
 
 
 def parting(

@@ -458,6 +458,16 @@ class Recipe(Settings):
                     f"train.techniques[{index}]: {technique.kind} trains one task: in a mixture a row's chance and weight would "
                     "depend on other rows"
                 )
+            if technique.sampling and self.repeat:
+                yield (
+                    f"repeat: {technique.kind} counts one training, and each repeat would tell as much of the rows once more; "
+                    "leave it out"
+                )
+            if technique.sampling and self.search:
+                yield (
+                    f"search: {technique.kind} counts one training, and each trial would tell of the rows too; search on rows "
+                    "that need no protection"
+                )
             if technique.sampling and self.task.hinted():
                 yield (
                     f"train.techniques[{index}]: {technique.kind} and task.hints do not combine: hints are learned from the "

@@ -52,6 +52,7 @@ class Watched:
         self.uses: list[Use] = []
         self.on = False
         self.rows: int | None = None
+        self.read: set[int] = set()  # memory of what a forward pass was given
         self._hooks = [model.register_forward_pre_hook(self._count, with_kwargs=True)]
         wanted = {id(parameter) for parameter in parameters}
         for module in model.modules():
@@ -65,6 +66,7 @@ class Watched:
     def _count(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = kwargs.get("input_ids")
         self.rows = len(ids) if ids is not None else None
+        self.read = {memory(each) for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor)}
 
     def _for_each_row(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Positions (1, T) that all rows share are looked up for each, or their gradients would be one."""
@@ -116,7 +118,9 @@ class Watched:
 
     def exact_norms(self, losses_B: torch.Tensor) -> torch.Tensor:
         """The same by a backward pass for each row. MixesRows where a row's loss depends on what other rows gave."""
-        outputs = [use.output for use in self.uses if len(use.output) == len(losses_B)]
+        # a table of positions is read by all rows alike, and may have as many lines as there are rows
+        apart = [use for use in self.uses if type(use.module) is not nn.Embedding or memory(use.args[0]) in self.read]
+        outputs = [use.output for use in apart if len(use.output) == len(losses_B)]
         norms = []
         for row in range(len(losses_B)):
             wanted = [*self.parameters, *outputs]
@@ -135,6 +139,11 @@ class Watched:
         except CannotSplit as why:
             return str(why)
         return "" if float(apart) <= LIKE * float(exact_B.max()) else "the quick way gives other norms"
+
+
+def memory(tensor: torch.Tensor) -> int:
+    """Where a tensor's numbers lie, whatever its shape."""
+    return int(tensor.untyped_storage().data_ptr())
 
 
 def held(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -28,7 +28,7 @@ from luthier.recipe import Recipe, TrainSettings
 from luthier.recipe_file import RecipeFile
 from luthier.seams import Example
 from luthier.store import Artifact, Listener, Out, Silent, Store
-from luthier.techniques import Running, Technique
+from luthier.techniques import Technique, Together
 from luthier.token_arrays import TokenArrays
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Subject:
             let_train(model)
         return model
 
-    def started(self) -> tuple[Model, Running]:
+    def started(self) -> tuple[Model, Together]:
         """The model with its techniques as before the first step."""
         model = self.untrained()
         running = fit.start(model, self.settings, self.inputs, self.seed)
@@ -167,7 +167,10 @@ class Subject:
             self.seed,
             self.inputs,
         )
-        return Short(model, progress.trained, work / "checkpoints")
+        known = dict(model.named_parameters())
+        # of a table that was trained where it is read, the rows in use had a name of their own
+        trained = [name if name in known else f"{name.removesuffix('.rows')}.weight" for name in progress.trained]
+        return Short(model, trained, work / "checkpoints")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from luthier.fit import gradients
 from luthier.model import Head, Model, load, writing_head
 from luthier.objectives import Objective
 from luthier.recipe_file import loads
+from luthier.row_gradients import Watched
 from luthier.techniques import Plan, Running, Technique, Together, conflicts
 from luthier.techniques import private as privacy
 from luthier.techniques.private import Private, PrivateRunning
@@ -165,7 +166,7 @@ def test_accumulation_changes_nothing_of_a_step_nor_does_computing_rows_one_by_o
         running = started(model, techniques, Plan(12, 8, 10))
         of_private = running.running[-1]
         assert isinstance(of_private, PrivateRunning)
-        of_private.shown, of_private.alone = True, alone
+        of_private.compared, of_private.alone = [len(model.trainable()), 2], alone
         chosen = running.batches(1, [], [example.length for example in examples], budget)
         gradients(model, [[examples[row] for row in micro] for micro in chosen], objective(shape), running)
         assert of_private.alone == alone
@@ -563,6 +564,11 @@ MISCONFIGURED: dict[str, tuple[Callable[[Path], str], str]] = {
         "private and replay do not combine: replayed rows",
     ),
     "several tasks": (several_tasks, "private trains one task"),
+    "repeats": (lambda place: refused(place, CLASSIFY + "repeat: {seeds: 2}\n"), "repeat: private counts one training"),
+    "a search": (
+        lambda place: refused(place, CLASSIFY + "search: {space: {train.epochs: {choices: [1, 2]}}, trials: 2}\n"),
+        "search: private counts one training",
+    ),
     "hints that were learned from rows": (hinted, "private and task.hints do not combine"),
 }
 
@@ -587,6 +593,22 @@ def test_examples_are_never_packed_under_private(place: Path) -> None:
     assert model.packed
     start(model, TrainSettings(techniques=[Technique.pick("full"), Private(noise=1)]), {}, 0)
     assert not model.packed
+
+
+def test_the_quick_way_is_compared_in_two_steps_and_anew_where_more_is_freed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, agrees = [], Watched.agrees
+
+    def noted(self: Watched, losses_B: torch.Tensor) -> str:
+        compared.append(len(self.parameters))
+        return agrees(self, losses_B)
+
+    monkeypatch.setattr(Watched, "agrees", noted)
+    techniques = "train.techniques=[full, gradual, {kind: private, noise: 1.0}]"
+    ran(place, CLASSIFY, techniques, "train.epochs=4", "name=freed")
+    assert len(compared) == 8
+    assert compared[::2] == compared[1::2] == sorted({*compared})
 
 
 def test_every_row_of_an_embedding_table_gets_noise_whether_it_is_read_or_not(place: Path, done: Any) -> None:

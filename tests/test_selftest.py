@@ -112,6 +112,38 @@ def test_a_recipe_passes_and_what_could_not_be_checked_is_told(place: Path, kind
     assert all(found[name].detail for name in open_)
 
 
+BESIDES = {  # what it trains -> shape, task, techniques, and what cannot be checked of it
+    "two answers": (
+        "llama",
+        "{kind: generate, table: pairs.jsonl, rejected_column: worse}",
+        "[dpo]",
+        {"training_text", "supervised_loss", "packed", "frozen", "merged", "switched_off"},
+    ),
+    "prefix": ("t5", WRITE, "[{kind: prefix, tokens: 2}]", {"merged"}),
+    "virtual tokens": ("bert", LABEL, "[{kind: prompt_tuning, tokens: 2}]", {"end_of_sequence", "merged"}),
+    "embeddings in use": ("bert", LABEL, "[full]", {"end_of_sequence", "frozen", "merged", "switched_off"}),
+    "private": (
+        "t5",
+        WRITE,
+        "[full, {kind: private, noise: 1.0, delta: 0.01, accountant: rdp}]",
+        {"accumulation", "frozen", "merged", "switched_off"},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BESIDES)
+def test_every_way_of_training_passes_or_says_what_cannot_be_checked(place: Path, what: str) -> None:
+    shape, task, techniques, unchecked = BESIDES[what]
+    rows = [json.loads(row) for row in (place / "rows.jsonl").read_text().splitlines()]
+    pairs = [{**row, "worse": row["completion"] + "!"} for row in rows]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in pairs))
+    recipe = RECIPE.format(name="besides", shape=shape, task=task, techniques=techniques)
+    (place / "besides.yaml").write_text(recipe.replace("epochs: 1,", "epochs: 1, precision: float32,"))
+    found = proved(place, "besides")
+    assert not failed(list(found.values())), [line(proof) for proof in found.values()]
+    assert {name for name, proof in found.items() if proof.status == "not checked"} == unchecked
+
+
 def test_bfloat16_has_its_own_tolerances(place: Path) -> None:
     found = proved(place, precision="bfloat16")
     assert not failed(list(found.values())), [line(proof) for proof in found.values()]

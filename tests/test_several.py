@@ -24,6 +24,9 @@ from luthier.objectives import Objective
 from luthier.recipe_file import loads
 from luthier.runs import Run
 from luthier.seams import Example, Label, Prediction
+from luthier.stages.part import Part as PartOf
+from luthier.stages.part import part
+from luthier.techniques import Technique, conflicts
 from luthier.techniques.ewc import Held, fisher
 
 pytestmark = pytest.mark.slow
@@ -98,6 +101,22 @@ def test_with_weight_0_for_the_other_task_a_task_trains_as_if_alone_to_the_last_
     ]
     losses = [[entry["loss"] for entry in each if "loss" in entry] for each in lines]
     assert losses[0] == losses[1]
+
+
+def test_a_task_of_weight_0_has_no_say_in_which_weights_are_kept(place: Path) -> None:
+    changes = ["train.epochs=2", "train.evaluate_every=0.25", "train.learning_rate=5e-2"]
+    alone = run(place, ALONE, *changes).artifacts["model"]
+    together = run(place, SEVERAL, *changes, "tasks.kind.weight=0").artifacts["model"]
+    assert alone.facts["best"] == together.facts["best"]
+    assert [task["watched"] for task in together.facts["tasks"]] == [True, False]
+
+
+def test_each_task_of_a_model_in_4_bits_is_told_so(place: Path) -> None:
+    techniques = "train.techniques=[quantized_base, {kind: lora, rank: 4}]"
+    done = run(place, SEVERAL.replace("name: both", "name: small"), "train.epochs=1", techniques)
+    models = [each.artifacts["model"].path / "model" for each in (done, *done.together)]
+    held = [json.loads((folder / "model.json").read_text())["quantization"] for folder in models]
+    assert held[0] == held[1] == {"type": "nf4", "double": True}
 
 
 @pytest.mark.parametrize("technique", ["full", "{kind: lora, rank: 4}"])
@@ -263,6 +282,61 @@ def test_replay_learns_the_former_task_through_its_own_head(after_first: Path) -
     plain = run(after_first, NEXT)
     kept = load_file(plain.artifacts["model"].path / "heads" / "former" / "head.safetensors")
     assert torch.equal(was["classifier.weight"], kept["classifier.weight"]), "without replay its head stays"
+
+
+def test_what_gradual_still_holds_gives_no_penalty(after_first: Path) -> None:
+    done = run(after_first, NEXT, f"train.techniques=[{{{EWC}}}, {{kind: lora, rank: 2}}, gradual]", "train.epochs=3")
+    assert done.facts.trained.steps == 12
+
+
+def test_the_former_task_is_asked_of_a_student_with_fewer_blocks(after_first: Path) -> None:
+    teacher = run(after_first, NEXT.replace("name: next", "name: teacher"), "train.epochs=1")
+    store = flow.store_for(loads(NEXT, folder=after_first))
+    if not (after_first / "teacher-exported").exists():
+        runs.export(store, teacher.name, "hf", "float32", after_first / "teacher-exported")
+    techniques = "train.techniques=[{kind: distil, teacher: teacher-exported, layers: [1]}]"
+    done = run(after_first, NEXT, "train.epochs=1", techniques)
+    assert done.facts.forgotten is not None
+    told = json.loads((done.artifacts["model"].path / "heads" / "former" / "config.json").read_text())
+    assert told["num_hidden_layers"] == 1
+    assert sorted(told["label2id"]) == ["high", "low"]
+
+
+@pytest.fixture(scope="module")
+def pooled(after_first: Path) -> Path:
+    """A classifier with a pooler of its own above the body, trained once."""
+    from transformers import AutoModelForMaskedLM, DebertaV2Config
+
+    common = {"vocab_size": tiny.sizes(), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = DebertaV2Config(**common, **small, type_vocab_size=0, pooler_hidden_size=32)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(after_first / "deberta")
+    tiny.tokenizer("encoder").save_pretrained(after_first / "deberta")
+    text = FORMER.replace("name: first", "name: pooled")
+    done = run(after_first, text, "base.path=deberta", "train.epochs=1")
+    runs.export(flow.store_for(loads(text, folder=after_first)), done.name, "hf", "float32", after_first / "pooled")
+    return after_first
+
+
+def test_the_whole_head_of_a_further_task_is_in_its_folder_under_an_adapter_too(pooled: Path) -> None:
+    techniques = "train.techniques=[{kind: lora, rank: 2}, {kind: replay, share: 1}]"
+    done = run(pooled, NEXT, "former=pooled", "base.path=pooled", techniques, "train.epochs=2")
+    model = done.artifacts["model"]
+    head = load_file(model.path / "heads" / "former" / "head.safetensors")
+    was = load_file(pooled / "pooled" / "model.safetensors")
+    assert sorted(head) == ["classifier.bias", "classifier.weight", "pooler.dense.bias", "pooler.dense.weight"]
+    assert all(not torch.equal(head[name], was[name]) for name in head)
+    store = flow.store_for(loads(NEXT, folder=pooled))
+    kept = weights(store.do(part, PartOf(name="former"), trained=model))
+    assert all(torch.equal(kept[f"base_model.model.{name}"], tensor) for name, tensor in head.items())
+
+
+def test_a_search_for_the_strength_takes_the_fisher_once(after_first: Path) -> None:
+    found = [
+        run(after_first, NEXT, f"train.techniques=[{{{EWC}}}]", f"train.techniques[0].strength={strength}")
+        for strength in (1, 2)
+    ]
+    assert fisher_id(found[0]) == fisher_id(found[1])
 
 
 def test_a_base_that_is_not_the_former_model_is_refused(after_first: Path) -> None:
@@ -438,6 +512,25 @@ def test_under_an_adapter_the_penalty_is_that_of_the_merged_weight(place: Path) 
     assert penalty is not None
     after = merged(model).model.layers[0].self_attn.q_proj.weight.detach()
     assert float(penalty.detach()) == pytest.approx(float((importance * (after - before) ** 2).sum()), rel=1e-4)
+
+
+def test_what_an_adapter_adds_to_a_table_is_held_too(place: Path) -> None:
+    model = load(place / "llama", writing_head("decoder"), device="cpu", precision="float32")
+    name = "model.embed_tokens.weight"
+    before = model.bare.model.embed_tokens.weight.detach().clone()
+    held = Held(model, {name: torch.ones_like(before)}, strength=2.0)
+    Technique.pick({"kind": "lora", "rank": 2, "targets": ["embed_tokens"]}).start(model, {})
+    with torch.no_grad():
+        for parameter in model.trainable().values():
+            parameter.normal_()
+    after = merged(model).model.embed_tokens.weight.detach()
+    torch.testing.assert_close(held.penalty(), ((after - before) ** 2).sum())
+
+
+def test_ewc_and_dora_do_not_combine() -> None:
+    both = [Technique.pick(block) for block in ("ewc", {"kind": "lora", "dora": True})]
+    assert "with dora a weight is scaled too" in conflicts(both)
+    assert not conflicts([both[0], Technique.pick("lora")])
 
 
 def example(length: int, weight: float = 1.0) -> Encoded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 from luthier import model as models
 from luthier.choice import Settings
@@ -17,6 +17,8 @@ from luthier.token_arrays import TokenArrays
 
 class Fisher(Settings):
     """What decides it."""
+
+    unkeyed: ClassVar[dict[str, Any]] = {"technique": {"strength"}}  # of the penalty, which a search may vary
 
     technique: Ewc
     seed: int

@@ -58,7 +58,7 @@ class Beside(Settings):
     share: float = 1.0
     """Share of its examples that are learned from, a sample that is drawn once."""
     watched: bool = True
-    """Whether the figures that decide about stopping are means over it too."""
+    """Whether the figures that decide about stopping are means over it too, where it is learned."""
     evaluation: Evaluation | None = None
 
 
@@ -109,7 +109,7 @@ class RangeTest(Settings):
     """Optimizer steps."""
 
 
-@stage(version=6)
+@stage(version=7)
 def train(
     config: Train, out: Out, encoded: Artifact, base: Artifact, paused: Artifact | None = None, **inputs: Artifact
 ) -> dict[str, Any]:
@@ -123,9 +123,11 @@ def train(
     lesson = set_up(config, out, encoded, base, inputs)
     model, parts, forms = lesson.model, lesson.parts, lesson.forms
     told = len(model.notes)
-    judges = {config.name: Judge(config.evaluation, lesson.form, encoded, model, config.name)}
+    judges = {}  # of what is learned: how well a head answers that nothing trains must decide nothing
+    if config.weight:
+        judges[config.name] = Judge(config.evaluation, lesson.form, encoded, model, config.name)
     for each in config.beside:
-        if each.watched:
+        if each.watched and each.weight:
             own = inputs[f"tasks.{each.name}"]
             judges[each.name] = Judge(each.evaluation, forms[each.name], own, model, each.name)
     check_watched(settings, sum(len(judge.validation) for judge in judges.values()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.errors import UserError, first_line
 from luthier.fronts import place_before
-from luthier.model import plain_name, probing, quiet
+from luthier.model import own_parameters, plain_name, probing, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +19,19 @@ CLASSIFIERS = ("classifier", "score")  # which peft trains and saves by itself
 
 
 def newly_drawn(model: Model) -> list[str]:
-    """Modules that the base did not hold: drawn anew, they are trained whole and travel with the adapter.
+    """Modules that are trained whole and travel with the adapter: those that the base did not hold and, beside further
+    tasks, all of the head, since each task has its own.
 
     The classifier itself is not named here, since peft knows it.
     """
-    modules = {name.rpartition(".")[0] for name in model.drawn}
+    modules = {name.rpartition(".")[0] for name in head_parameters(model)}
     return sorted(name for name in modules if name.partition(".")[0] not in CLASSIFIERS)
+
+
+def head_parameters(model: Model) -> list[str]:
+    """Names of the parameters that were drawn anew and, beside further tasks, of all that are the head's own."""
+    own = [name for name, _ in own_parameters(model)] if model.others else []
+    return [*model.drawn, *(name for name in own if name not in model.drawn)]
 
 
 def wrap(model: Model, config: Any, where: str, hint: str) -> None:

@@ -35,7 +35,8 @@ class Held(Running):
     def penalty(self) -> torch.Tensor | None:
         """strength / 2 of the sum of F (w - w*)^2 over all weights that move, those under adapters among them."""
         terms = [(self.fisher[name] * moved**2).sum() for name, moved in self.moved() if name in self.fisher]
-        return 0.5 * self.strength * sum(terms[1:], terms[0]) if terms else None
+        moving = [term for term in terms if term.requires_grad]  # of adapters that gradual still holds none is
+        return 0.5 * self.strength * sum(moving[1:], moving[0]) if moving else None
 
     def moved(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Name of each weight that may move and how far it has; of an adapted one, what the adapter adds to it."""
@@ -48,9 +49,10 @@ class Held(Running):
 
             for name, layer in self.model.forward.named_modules():
                 if isinstance(layer, LoraLayer) and hasattr(layer, "get_delta_weight"):
+                    weight = getattr(layer, "parameter_name", "weight")  # stacked matrices of experts have other names
                     for adapter in layer.active_adapters:
-                        if adapter in layer.lora_A:
-                            yield plain_name(f"{name}.weight"), layer.get_delta_weight(adapter)
+                        if adapter in layer.lora_A or adapter in layer.lora_embedding_A:
+                            yield plain_name(f"{name}.{weight}"), layer.get_delta_weight(adapter)
 
 
 class Ewc(Technique):

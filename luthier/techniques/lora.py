@@ -12,7 +12,7 @@ from luthier.errors import UserError
 from luthier.model import block_of, blocks, numbered_parameters, peft_task, probing
 from luthier.quantized import is_quantized
 from luthier.techniques import Running, Technique
-from luthier.techniques._wrapping import CLASSIFIERS, newly_drawn, wrap
+from luthier.techniques._wrapping import CLASSIFIERS, head_parameters, newly_drawn, wrap
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,11 +44,15 @@ class Lora(Technique):
     """Modules that are trained whole, by name, and saved with the adapter, such as embed_tokens for new words; they get no
     adapter. A new classification head is one of them in any case."""
 
+    def excluded(self) -> Mapping[str, str]:
+        scaled = "with dora a weight is scaled too, of which ewc does not know"
+        return self.excludes | ({"ewc": scaled} if self.dora else {})
+
     def start(self, model: Model, inputs: Mapping[str, Artifact]) -> Running:
         from peft import LoraConfig
 
         saved = self.saved(model)
-        modules, experts = self.chosen(model.bare, model.drawn, saved)
+        modules, experts = self.chosen(model.bare, head_parameters(model), saved)
         if idle := idle_table(model, modules):
             raise UserError(
                 f"'{idle}' only lends its weights to other tables, and is never computed with",

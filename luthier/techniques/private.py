@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 WHERE = "train.techniques private"
 SHY = 1 - 1e-6  # rows are clipped to a hair less than `clip`, so that rounding leaves none above it
 COMPARED = 4  # rows on which the quick way is compared with the exact one
+TWICE = 2  # steps in which it is: in the first one, half of a new adapter has no gradient to compare
 NOT_COVERED = [
     "the rows of validation and test, which choose when training stops and which weights are kept",
     "the names of the labels, how many rows there are, and how they were chosen and prepared",
@@ -107,7 +108,7 @@ class PrivateRunning(Running):
         self.taken = 0  # steps of which the noise was added
         self.drawn: int | None = None  # the step whose rows were drawn and are not yet in an update
         self.alone = ""  # why each row is computed by itself
-        self.shown = False  # whether the quick way was compared with the exact one
+        self.compared = [0, 0]  # parameters that trained, and steps in which the quick way was compared for them
         self.watched: Watched | None = None
         self.buffers: dict[str, torch.Tensor] = {}
         self.plan = Plan(1, 1, 1)
@@ -152,9 +153,8 @@ class PrivateRunning(Running):
         self.watch()
         chosen = draw(self.seed, step, "rows").random(len(lengths)) < self.rate
         rows = [int(row) for row in chosen.nonzero()[0]]
-        if (
-            self.alone or not self.shown
-        ):  # as long as the quick way is not shown, a few rows to show it with, and single ones
+        # as long as the quick way is not shown for all that trains, a few rows to show it with, and single ones
+        if self.alone or not self.is_shown:
             few = 0 if self.alone else COMPARED
             return [micro for micro in (rows[:few], *([row] for row in rows[few:])) if micro]
         return [micro for micro in cut(rows, lengths, tokens_per_batch) if micro]
@@ -174,8 +174,9 @@ class PrivateRunning(Running):
         watched, rows_B = self.watched, losses_B * self.expected
         assert watched is not None and self.drawn is not None, "rows are drawn before their gradients are clipped"
         try:
-            if len(rows_B) > 1 and not self.shown and not self.alone:
-                self.alone, self.shown = watched.agrees(rows_B), True
+            if len(rows_B) > 1 and not self.is_shown and not self.alone:
+                n = len(watched.parameters)
+                self.alone, self.compared = watched.agrees(rows_B), [n, 1 + self.compared[1] * (self.compared[0] == n)]
             self._clipped(watched, rows_B)
         except MixesRows:
             raise UserError(
@@ -218,6 +219,12 @@ class PrivateRunning(Running):
         self.watched.on, self.drawn = False, None
         self.taken += 1
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the quick way was compared for all that trains now: others may free more of it, and never hold it again."""
+        assert self.watched is not None
+        return self.compared == [len(self.watched.parameters), TWICE]
+
     def watch(self) -> None:
         """Watch what trains now."""
         from luthier.row_gradients import Watched
@@ -255,7 +262,7 @@ class PrivateRunning(Running):
             "taken": self.taken,
             "seed": self.seed,
             "alone": self.alone,
-            "shown": self.shown,
+            "compared": self.compared,
             "spent": self.cost(self.taken, "rdp"),
         }
 
@@ -268,7 +275,7 @@ class PrivateRunning(Running):
                     hint="train anew with --fresh",
                 )
         self.taken, self.seed = facts["taken"], facts["seed"]
-        self.alone, self.shown = facts["alone"], facts["shown"]
+        self.alone, self.compared = facts["alone"], facts["compared"]
 
     def mechanism(self) -> dict[str, Any]:
         """What one step is, and how many are planned: all that epsilon depends on."""
