@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from luthier import fit, flow, runs, seams, token_arrays
+from luthier import fit, flow, runs, seams, token_arrays, used_embeddings
 from luthier import model as models
 from luthier.batching import Encoded
 from luthier.choice import find
@@ -167,7 +167,7 @@ class Subject:
             self.seed,
             self.inputs,
         )
-        return Short(model, progress.trained, work / "checkpoints")
+        return Short(model, used_embeddings.lasting(progress.trained, model.bare), work / "checkpoints")
 
 
 @dataclass(frozen=True)

@@ -240,6 +240,7 @@ def test_a_strong_ewc_holds_the_body_and_the_new_head_learns_on_it(after_first: 
     held = run(after_first, NEXT, f"train.techniques={techniques}", "train.learning_rate=1e-3")
     before, after = figures(held)
     assert after == before
+    assert "Learned together" not in (held.folder / "report.html").read_text(), "nothing of the former task was learned"
     penalised = [entry["loss"] for entry in held.facts.history if "loss" in entry]
     assert all(loss == loss for loss in penalised)
 
@@ -248,6 +249,7 @@ def test_replay_learns_the_former_task_through_its_own_head(after_first: Path) -
     done = run(after_first, NEXT, "train.techniques=[{kind: replay, share: 1}]", "train.epochs=6")
     tasks = {task.name: (task.examples, task.drawn, task.watched) for task in done.facts.trained.tasks}
     assert tasks == {"": (32, 32, True), "former": (64, 64, False)}
+    assert "Learned together" in (done.folder / "report.html").read_text()
     before, after = figures(done)
     assert after >= before - 0.13
     was, now = (
