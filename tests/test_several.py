@@ -528,3 +528,9 @@ def test_a_range_test_learns_all_the_tasks(place: Path, tmp_path: Path) -> None:
     both, alone = (loads(text, folder=place) for text in (SEVERAL, ALONE))
     found = [flow.lr_find(each, flow.store_for(each, root=tmp_path), 1e-6, 1.0, 20)[0] for each in (both, alone)]
     assert found[0].losses != found[1].losses
+
+
+def test_a_column_that_is_missing_is_told_with_its_task(place: Path) -> None:
+    with pytest.raises(Problems) as found:
+        flow.validate(loads(SEVERAL, folder=place, changes=["tasks.kind.task.text=txet"]))
+    assert any(problem.where.startswith("tasks.kind.task.text") for problem in found.value.problems)
