@@ -570,7 +570,7 @@ def gc(
             stage = left.key.rpartition("-")[0]
             print(
                 f"kept the unfinished {stage} ({left.size / 1e6:.1f} MB, from {_ago(left.age)}), which the same "
-                "`luthier run` goes on with; `luthier gc --all` removes it"
+                "command goes on with; `luthier gc --all` removes it"
             )
 
     kept = [{"unfinished": left.key, "bytes": left.size, "seconds_ago": round(left.age)} for left in done.kept]

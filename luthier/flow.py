@@ -159,6 +159,24 @@ def told(problems: list[UserError]) -> Iterator[None]:
         problems.append(found)
 
 
+@contextlib.contextmanager
+def in_task(name: str) -> Iterator[None]:
+    """Of several tasks, an error about a key of `task` names the task that it is in."""
+    try:
+        yield
+    except Problems as found:
+        raise Problems([placed(problem, name) for problem in found.problems], where=found.where) from None
+    except UserError as found:
+        raise placed(found, name) from None
+
+
+def placed(problem: UserError, name: str) -> UserError:
+    """The same error, its key as the recipe writes it inside the task of that name."""
+    if not name or type(problem) is not UserError or not problem.where.startswith("task."):
+        return problem
+    return UserError(problem.what, where=f"tasks.{name}.{problem.where}", hint=problem.hint)
+
+
 def check_groups(recipe: Recipe, facts: PreparedFacts, *, former: bool = False) -> None:
     """Problems, before any training, where the checklist names groups that no test example is in; of the former task's
     examples, where `former` says that these are they."""
@@ -356,7 +374,8 @@ def prepared(opened: RecipeFile, store: Store, fold: Fold | None = None) -> Arti
     files = {role: store.take(opened.path(path, where)) for role, (path, where) in tables_of(recipe).items()}
     settings = recipe.prepare.model_copy(update={"split": recipe.prepare.split.placeless()})
     config = Prepare(task=recipe.task.source(), settings=settings, seed=recipe.seed, fold=fold)
-    return store.do(prepare, config, **files)
+    with in_task(opened.part):
+        return store.do(prepare, config, **files)
 
 
 def tables_of(recipe: Recipe) -> dict[str, tuple[str, str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from luthier import fit, flow, runs, seams, token_arrays
+from luthier import fit, flow, runs, seams, token_arrays, used_embeddings
 from luthier import model as models
 from luthier.batching import Encoded
 from luthier.choice import find
@@ -167,10 +167,7 @@ class Subject:
             self.seed,
             self.inputs,
         )
-        known = dict(model.named_parameters())
-        # of a table that was trained where it is read, the rows in use had a name of their own
-        trained = [name if name in known else f"{name.removesuffix('.rows')}.weight" for name in progress.trained]
-        return Short(model, trained, work / "checkpoints")
+        return Short(model, used_embeddings.lasting(progress.trained, model.bare), work / "checkpoints")
 
 
 @dataclass(frozen=True)

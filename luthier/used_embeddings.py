@@ -63,6 +63,13 @@ def alone(model: nn.Module, used_U: np.ndarray | None) -> Iterator[None]:
             small.whole.weight.requires_grad_(True)
 
 
+def lasting(names: list[str], model: nn.Module) -> list[str]:
+    """Names of parameters as the model has them outside of `alone`: the rows in use are its table's."""
+    known = {name for name, _ in model.named_parameters()}
+    tables = {name: name.removesuffix("rows") + "weight" for name in names if name.endswith(".rows")}
+    return [name if name in known else tables.get(name, name) for name in names]
+
+
 def whole_size(model: nn.Module, parameter: nn.Parameter) -> int:
     """Numbers that a parameter stands for: all of its table where only the rows in use are trained."""
     tables = [each for each in model.modules() if isinstance(each, UsedEmbeddings) and each.rows is parameter]

@@ -267,7 +267,7 @@ def test_gc_says_which_store_it_cleaned_what_it_removed_and_what_it_kept(tmp_pat
     two_hours_ago = time.time() - 7300
     os.utime(tmp_path / "work" / f"train-{'3' * 20}" / "checkpoints" / "manifest.json", (two_hours_ago, two_hours_ago))
     kept = (
-        "kept the unfinished train (0.3 MB, from 2 hours ago), which the same `luthier run` goes on with; "
+        "kept the unfinished train (0.3 MB, from 2 hours ago), which the same command goes on with; "
         "`luthier gc --all` removes it"
     )
     assert luthier("gc", "--store", str(tmp_path)).stdout.splitlines() == [

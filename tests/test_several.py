@@ -261,6 +261,7 @@ def test_a_strong_ewc_holds_the_body_and_the_new_head_learns_on_it(after_first: 
     held = run(after_first, NEXT, f"train.techniques={techniques}", "train.learning_rate=1e-3")
     before, after = figures(held)
     assert after == before
+    assert "Learned together" not in (held.folder / "report.html").read_text(), "nothing of the former task was learned"
     penalised = [entry["loss"] for entry in held.facts.history if "loss" in entry]
     assert all(loss == loss for loss in penalised)
 
@@ -269,6 +270,7 @@ def test_replay_learns_the_former_task_through_its_own_head(after_first: Path) -
     done = run(after_first, NEXT, "train.techniques=[{kind: replay, share: 1}]", "train.epochs=6")
     tasks = {task.name: (task.examples, task.drawn, task.watched) for task in done.facts.trained.tasks}
     assert tasks == {"": (32, 32, True), "former": (64, 64, False)}
+    assert "Learned together" in (done.folder / "report.html").read_text()
     before, after = figures(done)
     assert after >= before - 0.13
     was, now = (
@@ -621,3 +623,9 @@ def test_a_range_test_learns_all_the_tasks(place: Path, tmp_path: Path) -> None:
     both, alone = (loads(text, folder=place) for text in (SEVERAL, ALONE))
     found = [flow.lr_find(each, flow.store_for(each, root=tmp_path), 1e-6, 1.0, 20)[0] for each in (both, alone)]
     assert found[0].losses != found[1].losses
+
+
+def test_a_column_that_is_missing_is_told_with_its_task(place: Path) -> None:
+    with pytest.raises(Problems) as found:
+        flow.validate(loads(SEVERAL, folder=place, changes=["tasks.kind.task.text=txet"]))
+    assert any(problem.where.startswith("tasks.kind.task.text") for problem in found.value.problems)
