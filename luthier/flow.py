@@ -115,6 +115,9 @@ def validate(opened: RecipeFile, listener: Listener | None = None) -> PreparedFa
     """
     problems: list[UserError] = []
     found = []
+    if opened.recipe.former:
+        with told(problems):
+            named_run(opened, store_for(opened, listener))
     for name in opened.recipe.tasks or [""]:
         with told(problems):
             found.append(validated(opened.alone(name), listener))
@@ -133,8 +136,11 @@ def validated(opened: RecipeFile, listener: Listener | None) -> PreparedFacts:
             tables[role] = opened.path(written, where)
     for n, technique in enumerate(recipe.train.techniques):
         for name, written in technique.paths().items():
+            where = f"train.techniques[{n}].{name}"
             with told(problems):
-                opened.path(written, f"train.techniques[{n}].{name}")
+                place = opened.path(written, where, folder=name in technique.folders)
+                if name in technique.folders and not place.is_dir():
+                    raise UserError(f"{written} is a file, not a model folder", where=where, hint="give a folder")
     facts = None
     if problems:  # what is there is looked at all the same
         with told(problems):
@@ -304,17 +310,25 @@ def lr_find(opened: RecipeFile, store: Store, low: float, high: float, steps: in
     return facts, folder
 
 
+def named_run(opened: RecipeFile, store: Store) -> tuple[Store, dict[str, Any]]:
+    """The record of the run that `former` names, by its name in this store or by its folder, and the store that holds it."""
+    written = opened.recipe.former
+    folder = (opened.folder / written).resolve()
+    if (folder / "run.json").is_file():
+        store, written = Store(folder.parents[1], store.listener), folder.name
+    try:
+        return store, runs.find(store, written)
+    except UserError as problem:
+        at = f"{problem.where}: " if problem.where else ""
+        raise UserError(f"{at}{problem.what}", where="former", hint=problem.hint) from None
+
+
 def former_run(opened: RecipeFile, store: Store, base: Artifact) -> Former:
     """The run that `former` names, by its name or its folder, with its examples in tokens for this base.
 
     UserError unless the base is what that run made: only then is what it knew there to be kept.
     """
-    written = opened.recipe.former
-    folder = (opened.folder / written).resolve()
-    there = store
-    if (folder / "run.json").is_file():
-        there, written = Store(folder.parents[1], store.listener), folder.name
-    entry = runs.find(there, written)
+    there, entry = named_run(opened, store)
     earlier, artifacts = runs.reread(there, entry)
     recipe = earlier.recipe
     encoded = encode_for(recipe, store, artifacts["examples"], base)
@@ -323,7 +337,7 @@ def former_run(opened: RecipeFile, store: Store, base: Artifact) -> Former:
         raise UserError(
             f"the base is not the model that {entry['name']} made",
             where="base",
-            hint=f"write it with `luthier export {entry['name']} --to hf --out FOLDER`, and give `{{kind: folder, path: FOLDER}}`",
+            hint=f"write it with `luthier export {entry['name']} FOLDER`, and give `{{kind: folder, path: FOLDER}}`",
         )
     check_groups(opened.recipe, PreparedFacts(**artifacts["examples"].facts), former=True)
     scored = [metric.kind for metric in recipe.metrics()]

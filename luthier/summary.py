@@ -58,6 +58,9 @@ def table(done: Run) -> None:
         for verdict in facts.verdicts:
             if verdict.outcome != "passed" and verdict.note:
                 console.print(f"{verdict.check}: {verdict.note}", soft_wrap=True)
+    if (private := facts.trained.privacy) is not None:
+        claim = f"epsilon {private.epsilon:.3g} at delta {private.delta:.2g}"
+        console.print(f"private training: {claim} ({private.accountant}), for one {private.unit}", soft_wrap=True)
     if facts.forgotten is not None:
         for kept in facts.forgotten.metrics:
             figures = f"{share(kept.before)} before, {share(kept.after)} after (n {kept.before.n})"

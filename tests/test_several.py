@@ -346,6 +346,16 @@ def test_a_base_that_is_not_the_former_model_is_refused(after_first: Path) -> No
         run(after_first, NEXT, "base.path=bert")
 
 
+def test_validate_finds_that_there_is_no_such_former_run_and_no_such_teacher(after_first: Path) -> None:
+    changes = ["former=nosuch", "train.techniques=[{kind: distil, teacher: kinds.csv}]", "gate.checks=[]"]
+    with pytest.raises(Problems) as found:
+        flow.validate(loads(NEXT, folder=after_first, changes=changes))
+    told = [problem.sentence() for problem in found.value.problems]
+    assert any(line.startswith("former: no run called 'nosuch'") for line in told), told
+    assert "train.techniques[0].teacher: kinds.csv is a file, not a model folder; give a folder" in told
+    flow.validate(loads(NEXT, folder=after_first))
+
+
 def test_ewc_and_replay_need_a_former_run(place: Path) -> None:
     text = NEXT.replace("former: first\n", "")
     with pytest.raises(Problems) as found:

@@ -116,6 +116,7 @@ class Technique(Choice):
     one_task: ClassVar[str] = ""  # why it does not learn several tasks at once, where it does not
     learning_rate_factor: ClassVar[float] = 1.0  # by which what the others recommend is multiplied
     running: ClassVar[type[Running]] = Running  # what `start` returns; its overridden moments are those it owns
+    folders: ClassVar[tuple[str, ...]] = ()  # of `inputs`, those that are model folders
     inputs: ClassVar[tuple[str, ...]] = ()  # settings that name a file or folder, which `start` gets as an artifact
     needs_former: ClassVar[bool] = False  # whether it is about the task of the run that `former` names
     layout: ClassVar[Literal["rows"] | None] = None  # "rows": examples must not be packed end to end

@@ -67,6 +67,7 @@ class Distil(Technique):
 
     running: ClassVar[type[Running]] = Learning
     inputs: ClassVar[tuple[str, ...]] = ("teacher", "teacher_base")
+    folders: ClassVar[tuple[str, ...]] = ("teacher", "teacher_base")
 
     one_task: ClassVar[str] = "a teacher answers one task"
     excludes: ClassVar[dict[str, str]] = {"replay": "the teacher does not answer the former task"}
