@@ -122,9 +122,10 @@ def supervised_loss(subject: Subject) -> Proof:
         mine_B = subject.objective.loss(subject.objective.outputs(model, rows, "losses"), rows).double()
         theirs = [model.forward(**alone(model, row), labels=labels_of(model, row)).loss * row.covers for row in rows]
     theirs_B = torch.stack(theirs).double()
-    return judged(
-        name, relative(mine_B, theirs_B), TOLERANCE[model.precision], "of the largest loss", f"{len(rows)} rows"
-    )
+    # a model that knows its rows loses next to nothing on them, and rounding is that of the logits, not of the loss
+    apart = relative(mine_B, theirs_B) * min(1.0, float(theirs_B.max()))
+    unit = "of the largest loss, or nats where it is below 1"
+    return judged(name, apart, TOLERANCE[model.precision], unit, f"{len(rows)} rows")
 
 
 def end_of_sequence(subject: Subject) -> Proof:
