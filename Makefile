@@ -50,6 +50,9 @@ $(BASES:%=base-%): base-%: setup
 demo: setup ## Set up, then run recipes/demo.yaml from data to signed-off model.
 	$(BIN)/luthier run recipes/demo.yaml
 
+# Two processes on two cores: threads that wait for each other would take turns with the other process.
+test check: export OMP_NUM_THREADS ?= 1
+
 test: setup ## All tests.
 	$(BIN)/python -m pytest -n 2
 
@@ -58,7 +61,7 @@ check: setup ## Format, lint, types, import contracts and the fast tests: under 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 bench: setup ## Measure speed; prints what each file of benchmarks/ finds.
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
