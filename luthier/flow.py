@@ -210,9 +210,7 @@ def chain(opened: RecipeFile, store: Store) -> Run:
     """From recipe and tables to the record of a run, or of one for each of several tasks."""
     opened = settled(opened, store)
     recipe = opened.recipe
-    base = base_model(recipe.base, opened, store)
-    tasks = {name: ready(opened.alone(name), store, base) for name in recipe.tasks or [""]}
-    former = former_run(opened, store, base) if recipe.former else None
+    base, tasks, former = beginning(opened, store)
     divided = folds(opened, store, base)  # before any training: what cannot be divided is told first
     if recipe.repeat and any(not task.examples.facts["splits"]["validation"] for task in tasks.values()):
         problem = "repeats are measured on validation examples, and there are none"
@@ -227,13 +225,26 @@ def chain(opened: RecipeFile, store: Store) -> Run:
     return replace(finished[0], together=tuple(finished[1:]))
 
 
+def beginning(opened: RecipeFile, store: Store) -> tuple[Artifact, dict[str, Ready], Former | None]:
+    """All that stands before training: the base, each task made ready, and the run whose task is to be kept."""
+    recipe = opened.recipe
+    base = base_model(recipe.base, opened, store)
+    tasks = {name: ready(opened.alone(name), store, base) for name in recipe.tasks or [""]}
+    return base, tasks, former_run(opened, store, base) if recipe.former else None
+
+
 def learned(
     opened: RecipeFile, store: Store, tasks: Mapping[str, Ready], base: Artifact, former: Former | None
 ) -> Artifact:
     """The model of one task, or of several together."""
+    encoded, beside = tokens_of(tasks)
+    return trained(opened, store, encoded, base, beside, former)
+
+
+def tokens_of(tasks: Mapping[str, Ready]) -> tuple[Artifact, dict[str, Artifact]]:
+    """The encoded examples of the first task, and those of the further ones by name."""
     first, *further = tasks
-    beside = {name: tasks[name].encoded for name in further}
-    return trained(opened, store, tasks[first].encoded, base, beside, former)
+    return tasks[first].encoded, {name: tasks[name].encoded for name in further}
 
 
 def model_for(name: str, tasks: Mapping[str, Ready], model: Artifact, store: Store) -> Artifact:
@@ -296,17 +307,15 @@ def lr_find(opened: RecipeFile, store: Store, low: float, high: float, steps: in
         raise UserError(f"{low:g} is not below {high:g}", where="--low", hint="the rate rises from --low to --high")
     with store.in_use():
         opened = settled(opened, store)
-        recipe = opened.recipe
-        base = base_model(recipe.base, opened, store)
-        first, *further = (ready(opened.alone(name), store, base) for name in recipe.tasks or [""])
-        beside = dict(zip([*recipe.tasks][1:], (task.encoded for task in further), strict=True))
-        former = former_run(opened, store, base) if recipe.former else None
+        name = opened.recipe.name
+        base, tasks, former = beginning(opened, store)
+        encoded, beside = tokens_of(tasks)
         config, inputs = training(opened, store, base, beside, former)
         rising = RangeTest(train=config, low=low, high=high, steps=steps)
-        found = store.do(range_test, rising, encoded=first.encoded, base=base, **inputs)
+        found = store.do(range_test, rising, encoded=encoded, base=base, **inputs)
         facts = RangeFacts(**found.facts)
-        folder = store.root / "lr_find" / f"{recipe.name}-{found.content[:6]}"
-        range_page.write(facts, recipe.name, folder)
+        folder = store.root / "lr_find" / f"{name}-{found.content[:6]}"
+        range_page.write(facts, name, folder)
     return facts, folder
 
 
@@ -364,10 +373,7 @@ def what_was_forgotten(
     computing = Computing(engine=former.recipe.predict.engine, device=recipe.device, precision=recipe.train.precision)
     found = {"examples": former.examples}
     for when, candidate in (("before", base), ("after", now)):
-        asked = digest({"model": candidate.content, "by": computing.model_dump(mode="json")})
-        store.open_test(former.examples.facts["test_split"], asked)
-        settings = Predict(split="test", computing=computing)
-        found[when] = store.do(predict, settings, examples=former.examples, model=candidate, base=base)
+        found[when] = predicted(candidate, base, computing, former.examples, store, "test")
     figures = Forgotten(run=former.run, metrics=former.recipe.metrics(), seed=recipe.seed)
     return {**found, "forgotten": store.do(forgotten, figures, **found)}
 
@@ -413,9 +419,7 @@ def taught(opened: RecipeFile, store: Store, examples: Artifact) -> Artifact:
         if technique.learns_answers():
             config = Teach(
                 task=recipe.task.form(),
-                computing=Computing(
-                    engine=recipe.predict.engine, device=recipe.device, precision=recipe.train.precision
-                ),
+                computing=computing_of(recipe),
                 max_length=recipe.encode.max_length,
                 control_tokens=recipe.encode.control_tokens,
             )
@@ -610,21 +614,31 @@ def derived_seeds(seed: int, n: int) -> list[int]:
 def scored(candidate: Candidate, examples: Artifact, store: Store, split: Split) -> Artifact:
     """A candidate's figures on a split, without its rivals."""
     recipe = candidate.recipe
-    figures = Score(task=recipe.task.form(), metrics=recipe.metrics(), split=split, worst=0, seed=recipe.seed)
-    return store.do(score, figures, examples=examples, tuned=answers(candidate, examples, store, split))
+    tuned = answers(candidate, examples, store, split)
+    return store.do(score, figures_for(recipe, split, worst=0), examples=examples, tuned=tuned)
+
+
+def figures_for(recipe: Recipe, split: Split, worst: int) -> Score:
+    """What is measured of a task on a split, with so many of the worst cases."""
+    return Score(task=recipe.task.form(), metrics=recipe.metrics(), split=split, worst=worst, seed=recipe.seed)
 
 
 def answers(candidate: Candidate, examples: Artifact, store: Store, split: Split) -> Artifact:
-    """A candidate's predictions on a split; the opening of a test is counted first."""
-    recipe, model, base = candidate.recipe, candidate.model, candidate.base
-    computing = computing_of(recipe)
-    if split == "test":  # counted before the first answer: every model, and every other way of asking it
-        asked = digest({"model": model.content, "by": computing.model_dump(mode="json")})
-        store.open_test(examples.facts["test_split"], asked)
-    tuned = store.do(predict, Predict(split=split, computing=computing), examples=examples, model=model, base=base)
+    """A candidate's predictions on a split; answers that were cut off are told."""
+    tuned = predicted(candidate.model, candidate.base, computing_of(candidate.recipe), examples, store, split)
     if n := tuned.facts["cut"]:
         store.listener.say(f"warning: {n} of {tuned.facts['n']} answers were cut off at predict.engine.max_new_tokens")
     return tuned
+
+
+def predicted(
+    model: Artifact, base: Artifact, computing: Computing, examples: Artifact, store: Store, split: Split
+) -> Artifact:
+    """What a model answers; the opening of a test is counted first."""
+    if split == "test":  # counted before the first answer: every model, and every other way of asking it
+        asked = digest({"model": model.content, "by": computing.model_dump(mode="json")})
+        store.open_test(examples.facts["test_split"], asked)
+    return store.do(predict, Predict(split=split, computing=computing), examples=examples, model=model, base=base)
 
 
 def computing_of(recipe: Recipe) -> Computing:
@@ -654,13 +668,7 @@ def evaluate(candidate: Candidate, examples: Artifact, store: Store, split: Spli
     if recipe.score.latency_samples:
         timing = Measure(samples=recipe.score.latency_samples, computing=computing)
         measured = store.do(measure, timing, examples=examples, model=model, base=base)
-    figures = Score(
-        task=recipe.task.form(),
-        metrics=recipe.metrics(),
-        split=split,
-        worst=recipe.score.worst,
-        seed=recipe.seed,
-    )
+    figures = figures_for(recipe, split, recipe.score.worst)
     scores = store.do(score, figures, examples=examples, tuned=tuned, **rivals)
     return Evaluated(tuned, rivals, scores, measured)
 

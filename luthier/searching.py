@@ -24,7 +24,6 @@ from luthier.recipe_file import RecipeFile, loads, vary
 from luthier.runs import settled
 from luthier.search_page import page
 from luthier.searchers._optuna import importance
-from luthier.stages.part import Part, part
 from luthier.stages.train import STATE
 from luthier.store import Artifact, Listener, Silent, Store, digest, needs
 from luthier.study import LostError, Study, Trial, Worker, parsed, shown
@@ -175,12 +174,9 @@ class Search:
     def train(self, trial: Trial) -> None:
         """Train in rungs, each going on from the last; what the store has is not trained again."""
         opened = settled(vary(self.opened.text, trial.params, self.opened.folder), self.silent)
-        recipe, store = opened.recipe, self.silent
-        base = flow.base_model(recipe.base, opened, store)
-        tasks = {name: flow.ready(opened.alone(name), store, base) for name in recipe.tasks or [""]}
-        first, *further = tasks
-        kept_task = flow.former_run(opened, store, base) if recipe.former else None
-        beside = {name: tasks[name].encoded for name in further}
+        store = self.silent
+        base, tasks, former = flow.beginning(opened, store)
+        encoded, beside = flow.tokens_of(tasks)
         made: list[Artifact] = []
         seen = dict(trial.rungs)
         looks, skipped = self.looks(trial.number)
@@ -189,17 +185,17 @@ class Search:
                 flow.trained(
                     opened,
                     store,
-                    tasks[first].encoded,
+                    encoded,
                     base,
                     beside,
-                    kept_task,
+                    former,
                     until=until,
                     paused=made[-1] if made else None,
                     look_at=self.metric,
                 )
             )
             self.note(str(trial.number), made)
-            value = kept(made[-1], recipe, self.metric)
+            value = kept(made[-1], opened.recipe, self.metric)
             if made[-1].facts["stopped"]:
                 break
             if until is None or until in seen:
@@ -209,7 +205,7 @@ class Search:
         final = made[-1]
         facts: dict[str, Any] = {"steps": final.facts["steps"], "model": final.content, "figures": {}}
         for name, task in tasks.items():
-            model = final if name == first else store.do(part, Part(name=name), trained=final)
+            model = flow.model_for(name, tasks, final, store)
             found, *evidence = figures_of(task, model, base, store)
             made += [model, *evidence]
             facts["figures"] |= {f"{metric} of {name}" if name else metric: each for metric, each in found.items()}

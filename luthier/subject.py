@@ -280,9 +280,8 @@ def with_rows(
     tried = [technique for technique in recipe.train.techniques if not technique.needs_former]
     left = [technique.kind for technique in recipe.train.techniques if technique.needs_former]
     for n, technique in enumerate(recipe.train.techniques):
-        for name, path in technique.paths().items():
-            taken = store.take(opened.path(path, f"train.techniques[{n}].{name}"))
-            inputs.setdefault(technique.kind, {})[name] = taken
+        if taken := flow.inputs_of(opened, store, n):
+            inputs[technique.kind] = taken
     subject = Subject(
         place,
         form.head(),

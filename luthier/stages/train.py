@@ -286,8 +286,9 @@ def set_up(config: Train, out: Out, encoded: Artifact, base: Artifact, inputs: M
         whole = TokenArrays(others[each.name].path / "train")
         rows = whole if each.share == 1 else Sample(whole, each.share, config.seed)
         parts.append(Part(each.name, forms[each.name].objective, rows, each.weight))
-    for part, artifact in zip(parts, [encoded, *others.values()], strict=True):
-        facts = EncodedFacts(**artifact.facts)
+    encodings = {**others, config.name: encoded}
+    for part in parts:
+        facts = EncodedFacts(**encodings[part.name].facts)
         seen = model.view(part.name)
         try_out(seen, part.objective, extremes(part), facts.longest_asked, config.longest_answer)
     learned = [part for part in parts if part.weight and len(part.examples)]
